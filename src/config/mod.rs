@@ -1,0 +1,293 @@
+//! The typed configuration: every key, its default, and what it means.
+//!
+//! `config.toml` at the top of the tree documents the same keys; a test proves that both agree. Sources and their
+//! precedence (flag, environment, file, default) are in [`load`].
+
+mod load;
+mod validate;
+
+pub use load::{ConfigError, Overrides, load};
+
+use serde::{Deserialize, Serialize};
+
+/// The whole configuration. Every field has a default, so an empty file is a valid one.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub server: Server,
+    pub tls: ClientTls,
+    pub upstream: Upstream,
+    pub pool: Pool,
+    pub auth: Auth,
+    pub cache: Cache,
+    pub catalog: Catalog,
+    pub log: Log,
+}
+
+/// Where clients connect, and how many may.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// TCP addresses to listen on, `host:port`.
+    pub listen: Vec<String>,
+    /// Directory for the Unix socket `.s.PGSQL.<port of the first TCP address>`; empty for none.
+    pub unix_socket_dir: String,
+    /// Permissions of the Unix socket, octal.
+    pub unix_socket_mode: String,
+    /// Address of the HTTP listener for metrics and health, `host:port`; empty for none.
+    pub http: String,
+    /// Threads that run sessions; 0 for one per core.
+    pub worker_threads: usize,
+    /// Client connections at once; one more is refused with SQLSTATE 53300.
+    pub max_clients: usize,
+    /// Seconds a client has from its connection to the end of its authentication.
+    pub startup_timeout_secs: u64,
+    /// Seconds that running transactions get after SIGTERM.
+    pub shutdown_timeout_secs: u64,
+    /// Bytes of one socket buffer of a session; larger messages pass through in pieces.
+    pub buffer_bytes: usize,
+    /// Longest statement or Bind message that is inspected; a longer one is relayed in pieces and taken to write anything.
+    pub max_inspect_bytes: usize,
+}
+
+/// TLS towards clients.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClientTls {
+    /// `disable`, `allow` (same as prefer on this side), `prefer` (offer it), `require`, `verify-ca` or `verify-full`
+    /// (a client certificate is required; under verify-full its CN must be the user).
+    pub mode: TlsMode,
+    /// Certificate chain, PEM.
+    pub cert_file: String,
+    /// Private key, PEM.
+    pub key_file: String,
+    /// CA certificates that client certificates are checked against, PEM.
+    pub ca_file: String,
+}
+
+/// `sslmode` as libpq knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TlsMode {
+    Disable,
+    Allow,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+/// The PostgreSQL server behind the proxy, and the service account for the control plane.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Upstream {
+    /// Host name, address, or a directory (starting with `/`) that holds the server's Unix socket.
+    pub host: String,
+    pub port: u16,
+    /// Database of the service account's first connection (health, `auth_query`).
+    pub database: String,
+    /// Service account: reads the catalogue, runs `auth_query` and health probes.
+    pub user: String,
+    pub password: String,
+    pub sslmode: TlsMode,
+    /// CA certificates for verify-ca and verify-full, PEM; `system` for the system's store.
+    pub sslrootcert: String,
+    /// Client certificate and key for the upstream, PEM.
+    pub sslcert: String,
+    pub sslkey: String,
+    pub connect_timeout_secs: u64,
+    /// Seconds of silence after which TCP keepalive probes start; 0 leaves the system's setting.
+    pub keepalive_secs: u64,
+}
+
+/// Upstream connections for client sessions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pool {
+    pub mode: PoolMode,
+    /// Upstream connections for clients at once, over all databases and users.
+    pub max_upstream_connections: usize,
+    /// Seconds a client waits for one of them before it is refused with SQLSTATE 53300.
+    pub wait_timeout_secs: u64,
+    /// Idle upstream connections kept for reuse after `DISCARD ALL`; 0 closes each with its client, as a directly
+    /// connected client would.
+    pub max_idle: usize,
+    /// Seconds after which an idle upstream connection is closed.
+    pub idle_timeout_secs: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PoolMode {
+    /// One upstream connection for each client.
+    Session,
+}
+
+/// How clients prove who they are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    pub mode: AuthMode,
+    /// File with lines `"user" "secret"`; the secret is a SCRAM verifier, an md5 hash or a plain password.
+    pub user_file: String,
+    /// Query that the service account runs for users who are not in `user_file`: `$1` is the user, columns are user and secret.
+    /// Empty for none.
+    pub auth_query: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuthMode {
+    /// Messages pass between the client and its own upstream connection; works with any method of the upstream.
+    Relay,
+    /// Nobody is asked. For development.
+    Trust,
+    /// SCRAM-SHA-256 against `user_file` and `auth_query`.
+    Scram,
+    /// md5 against the same sources; SCRAM for users whose secret is a SCRAM verifier.
+    Md5,
+}
+
+/// The result cache.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cache {
+    pub enabled: bool,
+    pub max_entries: usize,
+    pub max_memory_mb: usize,
+    /// Seconds an entry lives, counted from its fill.
+    pub default_ttl_secs: u64,
+    pub eviction_strategy: EvictionStrategy,
+    /// Invalidate by table; false invalidates the whole database on every write.
+    pub enable_table_tracking: bool,
+    pub enable_stats: bool,
+    /// A larger result is relayed and not recorded.
+    pub max_entry_bytes: usize,
+    /// Longest wait of an identical miss for the first one; then it goes to the upstream itself.
+    pub single_flight_wait_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvictionStrategy {
+    Lru,
+    Lfu,
+    LruWithSize,
+    TimeAwareLru,
+}
+
+/// What the proxy asks the upstream about its catalogue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Catalog {
+    /// Seconds between two looks for DDL that did not pass the proxy.
+    pub refresh_secs: u64,
+    /// Longest wait for a lock while a statement is analysed.
+    pub lock_timeout_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// A `tracing` filter, for example `info` or `heliosproxy=debug,warn`.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: vec!["127.0.0.1:6432".into()],
+            unix_socket_dir: String::new(),
+            unix_socket_mode: "0777".into(),
+            http: String::new(),
+            worker_threads: 0,
+            max_clients: 10_000,
+            startup_timeout_secs: 60,
+            shutdown_timeout_secs: 30,
+            buffer_bytes: 65_536,
+            max_inspect_bytes: 1_048_576,
+        }
+    }
+}
+
+impl Default for ClientTls {
+    fn default() -> Self {
+        Self { mode: TlsMode::Disable, cert_file: String::new(), key_file: String::new(), ca_file: String::new() }
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".into(),
+            port: 5432,
+            database: "postgres".into(),
+            user: "postgres".into(),
+            password: String::new(),
+            sslmode: TlsMode::Prefer,
+            sslrootcert: String::new(),
+            sslcert: String::new(),
+            sslkey: String::new(),
+            connect_timeout_secs: 10,
+            keepalive_secs: 60,
+        }
+    }
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            mode: PoolMode::Session,
+            max_upstream_connections: 1000,
+            wait_timeout_secs: 30,
+            max_idle: 0,
+            idle_timeout_secs: 300,
+        }
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            mode: AuthMode::Relay,
+            user_file: String::new(),
+            auth_query: "SELECT rolname, rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin".into(),
+        }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            max_entries: 10_000,
+            max_memory_mb: 1024,
+            default_ttl_secs: 300,
+            eviction_strategy: EvictionStrategy::TimeAwareLru,
+            enable_table_tracking: true,
+            enable_stats: true,
+            max_entry_bytes: 8 * 1024 * 1024,
+            single_flight_wait_ms: 1000,
+        }
+    }
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self { refresh_secs: 5, lock_timeout_ms: 50 }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}

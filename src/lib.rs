@@ -1,0 +1,25 @@
+//! HeliosProxy: a PostgreSQL wire-protocol proxy with an exact result cache.
+//!
+//! The modules are floors. One may use those below it, never those above:
+//!
+//! ```text
+//! server      listeners, accept loop, HTTP, graceful shutdown, reload
+//! session     one client's life: start-up, authentication, the query cycle, state tracking
+//! cache       key, entry, store and eviction, versions (validity), single flight
+//! catalog     what the upstream told us: relations, functions, dangerous names; refreshed on DDL
+//! statement   what a SQL text is: class, names, normal form; memoised
+//! upstream    connections, pools, authentication to the upstream, cancel
+//! wire        frames, message codecs, streams, error responses
+//! telemetry   metric names and handles, logs, health
+//! config      the typed config, its file, its defaults, its validation
+//! ```
+
+pub mod cache;
+pub mod catalog;
+pub mod config;
+pub mod server;
+pub mod session;
+pub mod statement;
+pub mod telemetry;
+pub mod upstream;
+pub mod wire;

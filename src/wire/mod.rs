@@ -1,0 +1,9 @@
+//! The PostgreSQL frontend/backend protocol: streams, frames, and the few messages whose content the proxy needs.
+//!
+//! <https://www.postgresql.org/docs/current/protocol-message-formats.html>
+
+pub mod error;
+pub mod frame;
+pub mod message;
+pub mod startup;
+pub mod stream;
