@@ -1,12 +1,18 @@
 //! The typed configuration: every key, its default, and what it means.
 //!
 //! `config.toml` at the top of the tree documents the same keys; a test proves that both agree. Sources and their
-//! precedence (flag, environment, file, default) are in [`load`].
+//! precedence (flag, environment, file, default) are in [`load()`].
 
+mod keys;
 mod load;
+mod overrides;
 mod validate;
 
-pub use load::{ConfigError, Overrides, load};
+pub use keys::{Change, changes};
+pub use load::{ConfigError, Place, Problem, Sources, load};
+pub use overrides::{Overrides, UrlError};
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -77,8 +83,8 @@ pub enum TlsMode {
     VerifyFull,
 }
 
-/// The PostgreSQL server behind the proxy, and the service account for the control plane.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The PostgreSQL server behind the proxy, and the service account for the control plane. Its `Debug` hides the password.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Upstream {
     /// Host name, address, or a directory (starting with `/`) that holds the server's Unix socket.
@@ -239,6 +245,38 @@ impl Default for Upstream {
             connect_timeout_secs: 10,
             keepalive_secs: 60,
         }
+    }
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Taken apart by name, so that a new field cannot be forgotten here.
+        let Self {
+            host,
+            port,
+            database,
+            user,
+            password,
+            sslmode,
+            sslrootcert,
+            sslcert,
+            sslkey,
+            connect_timeout_secs,
+            keepalive_secs,
+        } = self;
+        f.debug_struct("Upstream")
+            .field("host", host)
+            .field("port", port)
+            .field("database", database)
+            .field("user", user)
+            .field("password", &if password.is_empty() { "(none)" } else { "(hidden)" })
+            .field("sslmode", sslmode)
+            .field("sslrootcert", sslrootcert)
+            .field("sslcert", sslcert)
+            .field("sslkey", sslkey)
+            .field("connect_timeout_secs", connect_timeout_secs)
+            .field("keepalive_secs", keepalive_secs)
+            .finish()
     }
 }
 

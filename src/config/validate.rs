@@ -1,1 +1,225 @@
+//! What a value must satisfy beyond its type. Every violation is reported, not only the first.
 
+use std::fmt::Display;
+use std::fs::File;
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::{Auth, AuthMode, Cache, Catalog, ClientTls, Config, Log, Pool, Server, TlsMode, Upstream};
+
+/// A longer wait than this is a slip of the pen.
+const YEAR_SECS: u64 = 365 * 24 * 3600;
+
+/// The longest path that a Unix socket may have (`sun_path` less its NUL).
+const SOCKET_PATH_BYTES: usize = 107;
+
+/// One rule that does not hold.
+#[derive(Debug)]
+pub(super) struct Violation {
+    /// The keys that have a part in it, the likeliest culprit first. The first that somebody set is blamed.
+    pub keys: &'static [&'static str],
+    pub message: String,
+}
+
+/// All rules that `config` breaks.
+pub(super) fn violations(config: &Config) -> Vec<Violation> {
+    let mut rules = Rules::default();
+    rules.server(&config.server);
+    rules.tls(&config.tls);
+    rules.upstream(&config.upstream);
+    rules.pool(&config.pool);
+    rules.auth(&config.auth);
+    rules.cache(&config.cache);
+    rules.catalog(&config.catalog);
+    rules.log(&config.log);
+    rules.broken
+}
+
+/// Host and port of `host:port` or `[v6]:port`.
+fn split_address(address: &str) -> Result<(&str, u16), &'static str> {
+    let (host, port) = address.rsplit_once(':').ok_or("expected host:port")?;
+    let port = port.parse().map_err(|_| "the port must be a number from 0 to 65535")?;
+    match host.strip_prefix('[').map(|inner| inner.strip_suffix(']')) {
+        Some(Some(inner)) if inner.parse::<std::net::Ipv6Addr>().is_ok() => Ok((inner, port)),
+        Some(_) => Err("what stands in brackets must be an IPv6 address"),
+        None if host.contains(':') => Err("an IPv6 address must stand in brackets, as in [::1]:6432"),
+        None if host.is_empty() || host == "*" => Err("name a host; 0.0.0.0 or [::] for all of them"),
+        None => Ok((host, port)),
+    }
+}
+
+#[derive(Default)]
+struct Rules {
+    broken: Vec<Violation>,
+}
+
+impl Rules {
+    fn server(&mut self, server: &Server) {
+        let mut first_port = None;
+        for (index, address) in server.listen.iter().enumerate() {
+            match split_address(address) {
+                Ok((_, port)) => first_port = first_port.or(Some(port)),
+                Err(reason) => self.broken(&["server.listen"], format!("{address:?}: {reason}")),
+            }
+            if server.listen[..index].contains(address) {
+                self.broken(&["server.listen"], format!("{address:?} is listed twice"));
+            }
+        }
+        if server.listen.is_empty() && server.unix_socket_dir.is_empty() {
+            self.broken(&["server.listen"], "nothing to listen on: neither an address nor server.unix_socket_dir");
+        }
+        if !server.unix_socket_dir.is_empty() {
+            let dir = Path::new(&server.unix_socket_dir);
+            let socket = dir.join(format!(".s.PGSQL.{}", first_port.unwrap_or(6432)));
+            if !dir.is_dir() {
+                self.broken(&["server.unix_socket_dir"], format!("{:?} is not a directory", server.unix_socket_dir));
+            } else if socket.as_os_str().len() > SOCKET_PATH_BYTES {
+                let message = format!("the path of the socket would be longer than {SOCKET_PATH_BYTES} bytes");
+                self.broken(&["server.unix_socket_dir"], message);
+            }
+        }
+        let mode = u32::from_str_radix(&server.unix_socket_mode, 8);
+        if !mode.is_ok_and(|mode| mode <= 0o777) {
+            let message = format!("expected an octal number up to 0777, got {:?}", server.unix_socket_mode);
+            self.broken(&["server.unix_socket_mode"], message);
+        }
+        if !server.http.is_empty() {
+            if let Err(reason) = split_address(&server.http) {
+                self.broken(&["server.http"], format!("{:?}: {reason}", server.http));
+            } else if server.listen.contains(&server.http) {
+                self.broken(&["server.http", "server.listen"], format!("{:?} is in server.listen too", server.http));
+            }
+        }
+        self.range(&["server.worker_threads"], server.worker_threads, 0..=1024);
+        self.range(&["server.max_clients"], server.max_clients, 1..=1_000_000);
+        self.range(&["server.startup_timeout_secs"], server.startup_timeout_secs, 1..=YEAR_SECS);
+        self.range(&["server.shutdown_timeout_secs"], server.shutdown_timeout_secs, 0..=YEAR_SECS);
+        self.range(&["server.buffer_bytes"], server.buffer_bytes, 4096..=16 << 20);
+        self.range(&["server.max_inspect_bytes"], server.max_inspect_bytes, 10_000..=0x3fff_fffe);
+    }
+
+    fn tls(&mut self, tls: &ClientTls) {
+        if tls.mode == TlsMode::Disable {
+            return;
+        }
+        self.needed_file(&["tls.cert_file", "tls.mode"], &tls.cert_file, "needed unless tls.mode is \"disable\"");
+        self.needed_file(&["tls.key_file", "tls.mode"], &tls.key_file, "needed unless tls.mode is \"disable\"");
+        if matches!(tls.mode, TlsMode::VerifyCa | TlsMode::VerifyFull) {
+            self.needed_file(&["tls.ca_file", "tls.mode"], &tls.ca_file, "needed to verify client certificates");
+        }
+    }
+
+    fn upstream(&mut self, upstream: &Upstream) {
+        self.filled(&["upstream.host"], &upstream.host);
+        self.filled(&["upstream.database"], &upstream.database);
+        self.filled(&["upstream.user"], &upstream.user);
+        self.range(&["upstream.port"], upstream.port, 1..=u16::MAX);
+        self.range(&["upstream.connect_timeout_secs"], upstream.connect_timeout_secs, 1..=YEAR_SECS);
+        // The kernel's own limit (MAX_TCP_KEEPIDLE).
+        self.range(&["upstream.keepalive_secs"], upstream.keepalive_secs, 0..=32_767);
+        if upstream.sslmode == TlsMode::Disable {
+            return;
+        }
+        let verify = matches!(upstream.sslmode, TlsMode::VerifyCa | TlsMode::VerifyFull);
+        if verify || !upstream.sslrootcert.is_empty() {
+            let keys = &["upstream.sslrootcert", "upstream.sslmode"];
+            if upstream.sslrootcert != "system" {
+                self.needed_file(keys, &upstream.sslrootcert, "needed to verify the server's certificate");
+            }
+        }
+        if !upstream.sslcert.is_empty() || !upstream.sslkey.is_empty() {
+            self.needed_file(&["upstream.sslcert", "upstream.sslkey"], &upstream.sslcert, "needed with upstream.sslkey");
+            self.needed_file(&["upstream.sslkey", "upstream.sslcert"], &upstream.sslkey, "needed with upstream.sslcert");
+        }
+    }
+
+    fn pool(&mut self, pool: &Pool) {
+        self.range(&["pool.max_upstream_connections"], pool.max_upstream_connections, 1..=1_000_000);
+        self.range(&["pool.wait_timeout_secs"], pool.wait_timeout_secs, 1..=YEAR_SECS);
+        self.range(&["pool.idle_timeout_secs"], pool.idle_timeout_secs, 1..=YEAR_SECS);
+        if pool.max_idle > pool.max_upstream_connections {
+            let keys = &["pool.max_idle", "pool.max_upstream_connections"];
+            self.broken(keys, "pool.max_idle must not be greater than pool.max_upstream_connections");
+        }
+    }
+
+    fn auth(&mut self, auth: &Auth) {
+        if !matches!(auth.mode, AuthMode::Scram | AuthMode::Md5) {
+            return;
+        }
+        if auth.user_file.is_empty() && auth.auth_query.is_empty() {
+            let message = "scram and md5 need auth.user_file or auth.auth_query to know the users' secrets";
+            self.broken(&["auth.mode", "auth.auth_query"], message);
+        }
+        if !auth.user_file.is_empty() {
+            self.needed_file(&["auth.user_file"], &auth.user_file, "");
+        }
+    }
+
+    fn cache(&mut self, cache: &Cache) {
+        self.range(&["cache.max_entries"], cache.max_entries, 1..=1 << 32);
+        self.range(&["cache.max_memory_mb"], cache.max_memory_mb, 1..=1 << 24);
+        self.range(&["cache.default_ttl_secs"], cache.default_ttl_secs, 1..=YEAR_SECS);
+        self.range(&["cache.single_flight_wait_ms"], cache.single_flight_wait_ms, 0..=3_600_000);
+        self.range(&["cache.max_entry_bytes"], cache.max_entry_bytes, 1..=1 << 44);
+        if cache.max_entry_bytes > cache.max_memory_mb.saturating_mul(1 << 20) {
+            let keys = &["cache.max_entry_bytes", "cache.max_memory_mb"];
+            self.broken(keys, "cache.max_entry_bytes must not be greater than cache.max_memory_mb");
+        }
+    }
+
+    fn catalog(&mut self, catalog: &Catalog) {
+        self.range(&["catalog.refresh_secs"], catalog.refresh_secs, 1..=YEAR_SECS);
+        // To PostgreSQL, a lock_timeout of 0 is none at all.
+        self.range(&["catalog.lock_timeout_ms"], catalog.lock_timeout_ms, 1..=60_000);
+    }
+
+    fn log(&mut self, log: &Log) {
+        // A word that is no level would be taken for the name of a target, and nothing would be logged.
+        let unknown = log.level.split(',').find(|part| {
+            !part.contains('=') && part.parse::<LevelFilter>().is_err()
+        });
+        if unknown.is_some() || EnvFilter::try_new(&log.level).is_err() {
+            let message = format!(
+                "expected off, error, warn, info, debug or trace, or target=level parts with commas between, got {:?}",
+                log.level
+            );
+            self.broken(&["log.level"], message);
+        }
+    }
+
+    fn filled(&mut self, keys: &'static [&'static str], text: &str) {
+        if text.is_empty() {
+            self.broken(keys, "must not be empty");
+        }
+    }
+
+    fn range<T: PartialOrd + Display>(&mut self, keys: &'static [&'static str], value: T, range: RangeInclusive<T>) {
+        if !range.contains(&value) {
+            self.broken(keys, format!("must be from {} to {}, got {value}", range.start(), range.end()));
+        }
+    }
+
+    /// The file is named and can be read now, by this user.
+    fn needed_file(&mut self, keys: &'static [&'static str], path: &str, why: &str) {
+        if path.is_empty() {
+            let key = keys.first().copied().unwrap_or_default();
+            return self.broken(keys, format!("{key} is {why}"));
+        }
+        match File::open(path).and_then(|file| file.metadata()) {
+            Ok(metadata) if metadata.is_dir() => self.broken(keys, format!("{path:?} is a directory")),
+            Ok(_) => {}
+            Err(error) => self.broken(keys, format!("cannot read {path:?}: {error}")),
+        }
+    }
+
+    fn broken(&mut self, keys: &'static [&'static str], message: impl Into<String>) {
+        self.broken.push(Violation { keys, message: message.into() });
+    }
+}
+
+#[cfg(test)]
+mod tests;
