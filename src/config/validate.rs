@@ -180,7 +180,7 @@ impl Rules {
     fn log(&mut self, log: &Log) {
         // A word that is no level would be taken for the name of a target, and nothing would be logged.
         let unknown = log.level.split(',').find(|part| {
-            !part.contains('=') && part.parse::<LevelFilter>().is_err()
+            part.is_empty() || !part.contains('=') && part.parse::<LevelFilter>().is_err()
         });
         if unknown.is_some() || EnvFilter::try_new(&log.level).is_err() {
             let message = format!(

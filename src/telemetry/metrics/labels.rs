@@ -1,0 +1,130 @@
+//! The values of the metrics' labels. Each is an enum, so that a series that is not there cannot be counted.
+
+/// An enum whose variants stand for the values of one label.
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)+
+        }
+
+        impl $name {
+            /// In the order of their numbers.
+            pub const ALL: [Self; [$($text),+].len()] = [$(Self::$variant),+];
+
+            pub fn label(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)+
+                }
+            }
+        }
+    };
+}
+
+label! {
+    /// Whom a connection leads to.
+    Side {
+        Client = "client",
+        Upstream = "upstream",
+    }
+}
+
+label! {
+    /// Whether a connection runs something.
+    State {
+        Active = "active",
+        Idle = "idle",
+    }
+}
+
+label! {
+    /// What a statement does.
+    Class {
+        Read = "read",
+        Write = "write",
+        Transaction = "transaction",
+        Session = "session",
+        Utility = "utility",
+        Ddl = "ddl",
+        Unknown = "unknown",
+    }
+}
+
+label! {
+    /// Where an answer came from.
+    Path {
+        Cache = "cache",
+        Upstream = "upstream",
+    }
+}
+
+label! {
+    /// What the cache had to say.
+    Access {
+        Hit = "hit",
+        Miss = "miss",
+        Bypass = "bypass",
+    }
+}
+
+label! {
+    /// Why a result left the cache.
+    Eviction {
+        Capacity = "capacity",
+        Ttl = "ttl",
+        Invalid = "invalid",
+    }
+}
+
+label! {
+    /// How much an invalidation took.
+    Scope {
+        Table = "table",
+        Everything = "everything",
+    }
+}
+
+label! {
+    /// The proxy's own work upstream.
+    Operation {
+        Connect = "connect",
+        Analyse = "analyse",
+        Resync = "resync",
+        CatalogRefresh = "catalog_refresh",
+    }
+}
+
+label! {
+    /// How it failed.
+    ErrorKind {
+        /// The connection was refused, reset or closed.
+        Io = "io",
+        Timeout = "timeout",
+        Tls = "tls",
+        Authentication = "authentication",
+        /// The other side broke the protocol.
+        Protocol = "protocol",
+        /// The server answered with an error.
+        Server = "server",
+        /// One of our own limits was reached.
+        Limit = "limit",
+    }
+}
+
+/// Why a statement was not for the cache. The last stands for all others.
+pub const BYPASS_REASONS: [&str; 13] = [
+    "disabled",
+    "not_a_read",
+    "unparsed",
+    "transaction",
+    "session_state",
+    "encoding",
+    "function",
+    "relation",
+    "not_analysed",
+    "row_limit",
+    "in_flight",
+    "too_large",
+    "other",
+];
