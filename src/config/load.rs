@@ -241,7 +241,9 @@ fn json(item: &Item) -> Value {
         Item::Value(toml_edit::Value::Integer(number)) => (*number.value()).into(),
         Item::Value(toml_edit::Value::Boolean(flag)) => (*flag.value()).into(),
         Item::Value(toml_edit::Value::Float(number)) => (*number.value()).into(),
-        Item::Value(toml_edit::Value::Array(items)) => items.iter().map(|item| json(&Item::Value(item.clone()))).collect(),
+        Item::Value(toml_edit::Value::Array(items)) => {
+            items.iter().map(|item| json(&Item::Value(item.clone()))).collect()
+        }
         _ => Value::Null,
     }
 }

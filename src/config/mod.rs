@@ -297,7 +297,8 @@ impl Default for Auth {
         Self {
             mode: AuthMode::Relay,
             user_file: String::new(),
-            auth_query: "SELECT rolname, rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin".into(),
+            auth_query: "SELECT rolname, rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin"
+                .into(),
         }
     }
 }

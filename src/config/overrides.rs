@@ -47,7 +47,8 @@ impl Overrides {
     /// Sets the parts of `postgres://user:password@host:port/database?sslmode=...` that the URL names. The host may be the
     /// percent-encoded directory of a Unix socket; parameters may name it too, as in libpq.
     pub fn upstream_url(&mut self, url: &str) -> Result<(), UrlError> {
-        let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://")).ok_or(UrlError::Scheme)?;
+        let rest =
+            url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://")).ok_or(UrlError::Scheme)?;
         let (rest, parameters) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, address) = match authority.rsplit_once('@') {

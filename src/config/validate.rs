@@ -131,8 +131,16 @@ impl Rules {
             }
         }
         if !upstream.sslcert.is_empty() || !upstream.sslkey.is_empty() {
-            self.needed_file(&["upstream.sslcert", "upstream.sslkey"], &upstream.sslcert, "needed with upstream.sslkey");
-            self.needed_file(&["upstream.sslkey", "upstream.sslcert"], &upstream.sslkey, "needed with upstream.sslcert");
+            self.needed_file(
+                &["upstream.sslcert", "upstream.sslkey"],
+                &upstream.sslcert,
+                "needed with upstream.sslkey",
+            );
+            self.needed_file(
+                &["upstream.sslkey", "upstream.sslcert"],
+                &upstream.sslkey,
+                "needed with upstream.sslcert",
+            );
         }
     }
 
@@ -179,9 +187,10 @@ impl Rules {
 
     fn log(&mut self, log: &Log) {
         // A word that is no level would be taken for the name of a target, and nothing would be logged.
-        let unknown = log.level.split(',').find(|part| {
-            part.is_empty() || !part.contains('=') && part.parse::<LevelFilter>().is_err()
-        });
+        let unknown = log
+            .level
+            .split(',')
+            .find(|part| part.is_empty() || !part.contains('=') && part.parse::<LevelFilter>().is_err());
         if unknown.is_some() || EnvFilter::try_new(&log.level).is_err() {
             let message = format!(
                 "expected off, error, warn, info, debug or trace, or target=level parts with commas between, got {:?}",

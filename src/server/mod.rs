@@ -1,1 +1,207 @@
-//! TBD
+//! The process around the sessions: listeners, worker threads, HTTP, signals, graceful shutdown, reload.
+//!
+//! The main thread accepts, answers HTTP and waits for signals; sessions run on the [`workers`]. What a session does is the
+//! business of whoever implements [`Sessions`].
+
+mod http;
+mod listen;
+mod reload;
+mod signals;
+mod workers;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{interval, timeout};
+
+use crate::config::{Config, Sources};
+use crate::telemetry::health::{Component, Health, Status};
+use crate::telemetry::log::LogHandle;
+use crate::telemetry::metrics::{self, Metrics};
+use crate::wire::stream::Stream;
+
+pub use listen::ListenError;
+pub use signals::Signal;
+
+use http::Http;
+use listen::Listeners;
+use workers::Workers;
+
+/// How long sessions have, after they were told to end now, to say so to their clients.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What runs clients' sessions.
+pub trait Sessions: Send + Sync + 'static {
+    /// Runs one client's session to its end. Polled on one thread only, whose runtime drives all of the session's sockets.
+    fn session(self: Arc<Self>, stream: Stream, peer: Peer) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+    /// No more clients will come. Sessions outside a transaction should end, the others when their transaction does.
+    fn begin_shutdown(&self);
+
+    /// Time is up: every session should tell its client and end at once. Whoever has not in a second is dropped.
+    fn end_now(&self);
+
+    /// A valid configuration was loaded, perhaps the same as before: certificates and user files are to be read again.
+    fn reload(&self, config: Arc<Config>);
+}
+
+/// Who is at the other end of a client's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    Tcp(SocketAddr),
+    Unix,
+}
+
+/// What the floors of one process share.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    pub config: Arc<Config>,
+    pub metrics: Arc<Metrics>,
+    pub health: Arc<Health>,
+}
+
+impl Shared {
+    pub fn new(config: Config) -> Result<Self, ServerError> {
+        let metrics = Metrics::new().map_err(|error| ServerError::Metrics(error.to_string()))?;
+        Ok(Self { config: Arc::new(config), metrics: Arc::new(metrics), health: Arc::default() })
+    }
+}
+
+#[derive(Debug, Error)]
+pub enum ServerError {
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("cannot start: {0}")]
+    Start(#[from] io::Error),
+    #[error("cannot set up the metrics: {0}")]
+    Metrics(String),
+    #[error("cannot start: {0}")]
+    Sessions(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Runs the proxy until a signal has ended it. `sessions` is made within the main thread's runtime, before anybody can
+/// connect.
+pub fn run<S: Sessions>(
+    config: Config,
+    sources: Sources,
+    log: LogHandle,
+    sessions: impl FnOnce(&Shared) -> Result<Arc<S>, Box<dyn std::error::Error + Send + Sync>>,
+) -> Result<(), ServerError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let shared = Shared::new(config)?;
+        // Before anything listens: a signal in between must not kill the process with its socket file left behind.
+        let signals = signals::receive()?;
+        let sessions = sessions(&shared).map_err(ServerError::Sessions)?;
+        let server = Server::start(shared, sessions)?;
+        server.serve(signals, &sources, &log).await;
+        Ok::<(), ServerError>(())
+    })?;
+    // Look-ups of names and the like may still hold threads; nobody waits for their answers any more.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+/// A proxy that accepts clients.
+struct Server<S> {
+    shared: Shared,
+    sessions: Arc<S>,
+    listeners: Listeners,
+    workers: Arc<Workers>,
+    http: Option<Http>,
+    background: JoinSet<()>,
+    lifecycle: Arc<Component>,
+}
+
+impl<S: Sessions> Server<S> {
+    /// Must be called within the main thread's runtime.
+    fn start(shared: Shared, sessions: Arc<S>) -> Result<Self, ServerError> {
+        let config = &shared.config.server;
+        let lifecycle = shared.health.register("server");
+        let workers = Arc::new(Workers::start(config.worker_threads)?);
+        let http = match config.http.as_str() {
+            "" => None,
+            address => Some(Http::start(address, &shared)?),
+        };
+        let mut background = JoinSet::new();
+        background.spawn(keep_up(Arc::clone(&shared.metrics)));
+        let (to, with) = (Arc::clone(&workers), Arc::clone(&sessions));
+        let listeners = Listeners::start(config, move |accepted| to.run(accepted, &with))?;
+        lifecycle.set(Status::Healthy, "accepting clients");
+        for address in listeners.addresses() {
+            tracing::info!(address, "listening for clients");
+        }
+        for address in http.iter().flat_map(Http::addresses) {
+            tracing::info!(%address, "listening for HTTP");
+        }
+        tracing::info!(threads = workers.threads(), "ready");
+        Ok(Self { shared, sessions, listeners, workers, http, background, lifecycle })
+    }
+
+    /// Obeys signals until one of them ends the proxy.
+    async fn serve(mut self, mut signals: mpsc::Receiver<Signal>, sources: &Sources, log: &LogHandle) {
+        loop {
+            match signals.recv().await {
+                Some(Signal::Reload) => {
+                    if let Some(config) = reload::reload(&self.shared.config, sources, log) {
+                        self.shared.config = Arc::clone(&config);
+                        self.sessions.reload(config);
+                    }
+                }
+                Some(Signal::Terminate) | None => return self.end(signals).await,
+            }
+        }
+    }
+
+    /// Ends: no new clients at once, running transactions within their time or until a second signal, then everything.
+    async fn end(mut self, mut signals: mpsc::Receiver<Signal>) {
+        let patience = Duration::from_secs(self.shared.config.server.shutdown_timeout_secs);
+        self.lifecycle.set(Status::Unhealthy, "shutting down");
+        self.listeners.close().await;
+        self.sessions.begin_shutdown();
+        tracing::info!(sessions = self.workers.sessions(), "shutting down");
+        let ended = tokio::select! {
+            ended = timeout(patience, self.workers.idle()) => ended.is_ok(),
+            () = second(&mut signals) => false,
+        };
+        if !ended {
+            tracing::warn!(sessions = self.workers.sessions(), "ending sessions in the middle of a transaction");
+            self.sessions.end_now();
+            // Whether they all ended makes no difference any more: what is left is dropped with its worker.
+            let _ = timeout(LAST_WORDS, self.workers.idle()).await;
+        }
+        self.workers.stop().await;
+        drop(self.http);
+        self.background.shutdown().await;
+        tracing::info!("ended");
+    }
+}
+
+/// Until somebody asks again for an end. A reload is of no use by now.
+async fn second(signals: &mut mpsc::Receiver<Signal>) {
+    loop {
+        match signals.recv().await {
+            Some(Signal::Terminate) => return,
+            Some(Signal::Reload) => {}
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn keep_up(metrics: Arc<Metrics>) {
+    let mut ticks = interval(metrics::UPKEEP_INTERVAL);
+    loop {
+        ticks.tick().await;
+        metrics.run_upkeep();
+    }
+}
+
+#[cfg(test)]
+mod tests;

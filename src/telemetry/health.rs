@@ -65,7 +65,8 @@ impl Health {
     }
 
     pub fn report(&self) -> Report {
-        let components: Vec<ComponentReport> = self.components.load().iter().map(|component| component.report()).collect();
+        let components: Vec<ComponentReport> =
+            self.components.load().iter().map(|component| component.report()).collect();
         let status = components.iter().map(|component| component.status).max().unwrap_or(Status::Healthy);
         Report { status, components }
     }

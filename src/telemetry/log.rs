@@ -42,7 +42,11 @@ pub fn init(config: &Log) -> Result<LogHandle, LogError> {
 }
 
 /// The same for any writer, for nobody in particular yet.
-pub fn subscriber<W>(config: &Log, writer: W, colours: bool) -> Result<(impl Subscriber + Send + Sync, LogHandle), LogError>
+pub fn subscriber<W>(
+    config: &Log,
+    writer: W,
+    colours: bool,
+) -> Result<(impl Subscriber + Send + Sync, LogHandle), LogError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {

@@ -16,8 +16,8 @@ pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Upper bounds of the histograms' buckets in seconds, 10 microseconds to 60 seconds.
 const BUCKETS: [f64; 21] = [
-    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
-    2.5, 5.0, 10.0, 30.0, 60.0,
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+    0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 ];
 
 /// The proxy's metrics. Clone-free: share it by `Arc`.
@@ -55,7 +55,8 @@ impl Metrics {
                 .map(|path| names.histogram("heliosdb_query_duration_seconds", &[("path", path.label())])),
             cache_accesses: Access::ALL
                 .map(|access| names.counter("heliosdb_cache_accesses_total", &[("result", access.label())])),
-            cache_bypass: BYPASS_REASONS.map(|reason| names.counter("heliosdb_cache_bypass_total", &[("reason", reason)])),
+            cache_bypass: BYPASS_REASONS
+                .map(|reason| names.counter("heliosdb_cache_bypass_total", &[("reason", reason)])),
             cache_evictions: Eviction::ALL
                 .map(|reason| names.counter("heliosdb_cache_evictions_total", &[("reason", reason.label())])),
             cache_invalidations: Scope::ALL

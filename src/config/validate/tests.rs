@@ -46,7 +46,11 @@ fn a_socket_directory_exists_and_is_not_too_long() {
 #[test]
 fn a_mode_is_octal() {
     for bad in ["", "0888", "01777", "rwx", "-1"] {
-        assert_eq!(broken_by(|config| config.server.unix_socket_mode = bad.into()), ["server.unix_socket_mode"], "{bad}");
+        assert_eq!(
+            broken_by(|config| config.server.unix_socket_mode = bad.into()),
+            ["server.unix_socket_mode"],
+            "{bad}"
+        );
     }
     assert!(broken_by(|config| config.server.unix_socket_mode = "700".into()).is_empty());
 }

@@ -76,7 +76,8 @@ fn durations_fall_into_fixed_buckets() {
     metrics.query_duration(Path::Cache).record(120.0);
     let text = metrics.render();
     let bucket = |bound: &str| {
-        value(&text, &format!(r#"heliosdb_query_duration_seconds_bucket{{path="cache",le="{bound}"}}"#)).map(str::to_owned)
+        value(&text, &format!(r#"heliosdb_query_duration_seconds_bucket{{path="cache",le="{bound}"}}"#))
+            .map(str::to_owned)
     };
     assert_eq!(bucket("0.000025").as_deref(), Some("0"), "{text}");
     assert_eq!(bucket("0.00005").as_deref(), Some("1"), "{text}");

@@ -1,0 +1,137 @@
+//! Metrics and health over HTTP, for scrapers and orchestrators.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use super::Shared;
+use super::listen::{ListenError, bind_tcp};
+use crate::telemetry::health::{Health, Status};
+use crate::telemetry::metrics::Metrics;
+
+/// Prometheus's text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The HTTP listener. Serves until it is dropped.
+#[derive(Debug)]
+pub(super) struct Http {
+    _serving: JoinSet<()>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Http {
+    /// Must be called within a runtime.
+    pub fn start(address: &str, shared: &Shared) -> Result<Self, ListenError> {
+        let router = router(Arc::clone(&shared.metrics), Arc::clone(&shared.health));
+        let mut serving = JoinSet::new();
+        let mut addresses = Vec::new();
+        for listener in bind_tcp(address)? {
+            addresses.extend(listener.local_addr());
+            let router = router.clone();
+            serving.spawn(async move {
+                if let Err(error) = axum::serve(listener, router).await {
+                    tracing::error!(%error, "the HTTP listener ended");
+                }
+            });
+        }
+        Ok(Self { _serving: serving, addresses })
+    }
+
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+}
+
+fn router(metrics: Arc<Metrics>, health: Arc<Health>) -> Router {
+    Router::new()
+        .route("/metrics", get(render).with_state(metrics))
+        .route("/health/live", get(live))
+        .route("/health/ready", get(ready).with_state(health))
+}
+
+async fn render(State(metrics): State<Arc<Metrics>>) -> Response {
+    ([(CONTENT_TYPE, METRICS_TYPE)], metrics.render()).into_response()
+}
+
+/// Whether the process is worth keeping: it is, as long as it can say so.
+async fn live() -> Response {
+    #[derive(Serialize)]
+    struct Live {
+        status: Status,
+        version: &'static str,
+    }
+    json(StatusCode::OK, &Live { status: Status::Healthy, version: env!("CARGO_PKG_VERSION") })
+}
+
+/// Whether clients should be sent here.
+async fn ready(State(health): State<Arc<Health>>) -> Response {
+    let report = health.report();
+    let code = match report.status {
+        Status::Healthy | Status::Degraded => StatusCode::OK,
+        Status::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    json(code, &report)
+}
+
+fn json(code: StatusCode, body: &impl Serialize) -> Response {
+    match serde_json::to_string(body) {
+        Ok(body) => (code, [(CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::telemetry::metrics::Class;
+
+    /// The whole answer to a GET, header and all.
+    pub async fn fetch(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn metrics_are_served() {
+        let shared = Shared::new(Config::default()).unwrap();
+        let http = Http::start("127.0.0.1:0", &shared).unwrap();
+        shared.metrics.queries(Class::Read).increment(7);
+        let answer = fetch(http.addresses()[0], "/metrics").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains("content-type: text/plain; version=0.0.4"), "{answer}");
+        assert!(answer.contains("heliosdb_queries_total{class=\"read\"} 7"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn ready_follows_health_and_live_does_not() {
+        let shared = Shared::new(Config::default()).unwrap();
+        let http = Http::start("127.0.0.1:0", &shared).unwrap();
+        let address = http.addresses()[0];
+        let upstream = shared.health.register("upstream");
+        upstream.set(Status::Unhealthy, "connection refused");
+        let answer = fetch(address, "/health/ready").await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.contains("content-type: application/json"), "{answer}");
+        assert!(answer.contains(r#""text":"connection refused""#), "{answer}");
+        assert!(fetch(address, "/health/live").await.starts_with("HTTP/1.1 200"));
+        upstream.set(Status::Degraded, "slow");
+        assert!(fetch(address, "/health/ready").await.starts_with("HTTP/1.1 200"));
+        assert!(fetch(address, "/else").await.starts_with("HTTP/1.1 404"));
+    }
+}
