@@ -29,7 +29,7 @@ Signals:
 Exit codes:
   0 ended by a signal, or the configuration is valid; 1 cannot run; 2 arguments or configuration are wrong";
 
-/// A PostgreSQL proxy that answers repeated reads from memory, and never with anything stale.
+/// A PostgreSQL proxy that answers repeated reads from memory, until a write through it changes what they read.
 ///
 /// Clients connect to it as they would to the server behind it. Without --config the built-in defaults hold; config.toml in
 /// the source tree lists and explains them.

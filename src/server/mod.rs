@@ -42,7 +42,8 @@ pub trait Sessions: Send + Sync + 'static {
     /// Runs one client's session to its end. Polled on one thread only, whose runtime drives all of the session's sockets.
     fn session(self: Arc<Self>, stream: Stream, peer: Peer) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
-    /// No more clients will come. Sessions outside a transaction should end, the others when their transaction does.
+    /// No more clients will come. Sessions outside a transaction should end, the others when their transaction does. A session
+    /// that was accepted before may be polled for the first time after this, and must know it too.
     fn begin_shutdown(&self);
 
     /// Time is up: every session should tell its client and end at once. Whoever has not in a second is dropped.
