@@ -1,1 +1,131 @@
-//! TBD
+//! What a SQL text is: its statements, the class of each, and what its words tell. Pure: from the text alone.
+//!
+//! Nothing here decides what a name means; the upstream does. A text that our lexer cannot cut as PostgreSQL does under
+//! `standard_conforming_strings = on` is one statement of class `Unknown`. For a session that turned that setting off, or
+//! whose encoding has ASCII bytes inside characters (SJIS, BIG5, GBK, GB18030, JOHAB, UHC), nothing here holds.
+
+pub mod casts;
+pub mod class;
+mod classify;
+pub mod facts;
+pub mod lexer;
+mod literal;
+mod memo;
+mod normal;
+mod set;
+mod split;
+
+use std::ops::Range;
+
+use sha2::{Digest, Sha256};
+
+pub use casts::TemporalCast;
+pub use class::{Class, DiscardTarget, Isolation, SessionCommand, SetAction, TransactionModes};
+pub use facts::{Facts, Name};
+use lexer::{Lexer, Token};
+pub use memo::Statements;
+
+/// Everything that is derived from one text, which may hold several statements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement {
+    /// The non-empty statements in order. None for a text of white space, comments and `;`.
+    pub parts: Vec<Part>,
+    /// SHA-256 of the normal form: equal for texts that mean the same.
+    pub digest: [u8; 32],
+}
+
+/// One statement of a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub class: Class,
+    pub facts: Facts,
+    /// Where it stands in the text, from its first token to its last.
+    pub range: Range<usize>,
+    /// SHA-256 of its normal form with each literal replaced by its kind: equal for statements that name the same
+    /// relations, functions and types in one session.
+    pub shape: [u8; 32],
+    /// For `CopyIn`: the qualified name of the table, as written.
+    pub copy_target: Option<Vec<u8>>,
+}
+
+impl Statement {
+    pub fn analyse(text: &[u8]) -> Self {
+        let Ok(tokens) = lexer::tokens(text) else { return Self::unknown(text) };
+        let parts = split::statements(&tokens).into_iter().map(|range| Part::of(text, &tokens[range])).collect();
+        Self { parts, digest: Sha256::digest(normal::normal_form(trim(&tokens))).into() }
+    }
+
+    /// No statement at all: PostgreSQL answers EmptyQueryResponse.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// The text is one statement that by its text only reads and takes no row locks, and all its names are known.
+    /// Whether its functions and relations allow to cache it is for the catalogue to say.
+    pub fn is_single_read(&self) -> bool {
+        matches!(self.parts.as_slice(), [part] if part.class == Class::Read && !part.facts.odd && !part.facts.locks_rows)
+    }
+
+    /// Bytes this takes, about.
+    fn weight(&self) -> usize {
+        size_of::<Self>() + self.parts.iter().map(Part::weight).sum::<usize>()
+    }
+
+    /// A text that cannot be cut. A command of the replication protocol is still told by its first word.
+    fn unknown(text: &[u8]) -> Self {
+        let first = Lexer::new(text).next().and_then(Result::ok);
+        let replicates = first.is_some_and(|first| classify::is_replication(&first));
+        let digest = Sha256::digest(text).into();
+        let part = Part {
+            class: if replicates { Class::Replication } else { Class::Unknown },
+            facts: Facts { odd: true, ..Facts::default() },
+            range: 0..text.len(),
+            shape: digest,
+            copy_target: None,
+        };
+        Self { parts: vec![part], digest }
+    }
+}
+
+impl Part {
+    fn of(text: &[u8], tokens: &[Token<'_>]) -> Self {
+        let class = classify::classify(tokens);
+        let range = tokens.first().map_or(0, |token| token.start)..tokens.last().map_or(0, Token::end);
+        let copy_target = (class == Class::CopyIn).then(|| {
+            let target = classify::copy_target(tokens);
+            let end = target.last().map_or(0, Token::end);
+            target.first().map_or(Vec::new(), |first| text[first.start..end].to_vec())
+        });
+        Self { class, facts: Facts::of(tokens), range, shape: normal::shape(tokens), copy_target }
+    }
+
+    /// Whether `word`, as PostgreSQL folds it, is among its identifiers and key words.
+    pub fn names(&self, word: &str) -> bool {
+        self.facts.names.iter().any(|name| &*name.name == word)
+    }
+
+    /// Its text, `text` being what was analysed.
+    pub fn text_of<'a>(&self, text: &'a [u8]) -> &'a [u8] {
+        text.get(self.range.clone()).unwrap_or_default()
+    }
+
+    fn weight(&self) -> usize {
+        size_of::<Self>() + self.facts.weight() + self.copy_target.as_ref().map_or(0, Vec::len)
+    }
+}
+
+/// The normal form of a text (see [`Statement::digest`]); a text that cannot be cut is its own.
+pub fn normal_form(text: &[u8]) -> Vec<u8> {
+    lexer::tokens(text).map_or_else(|_| text.to_vec(), |tokens| normal::normal_form(trim(&tokens)))
+}
+
+/// Without `;` at either end: they change nothing.
+fn trim<'t, 'a>(tokens: &'t [Token<'a>]) -> &'t [Token<'a>] {
+    let is_statement = |token: &Token<'_>| !token.is_punctuation(";");
+    let start = tokens.iter().position(is_statement).unwrap_or(tokens.len());
+    let end = tokens.iter().rposition(is_statement).map_or(start, |last| last + 1);
+    &tokens[start..end]
+}
+
+#[cfg(test)]
+mod tests;

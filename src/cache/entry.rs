@@ -1,0 +1,197 @@
+//! A recorded result: the frames of one successful read, as they came from the upstream.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::versions::Dependencies;
+use crate::wire::frame::backend;
+
+/// Milliseconds since the cache was made.
+pub type Millis = u64;
+
+/// Bytes that an entry costs besides its frames: its own struct, its slot and its place in the map.
+pub const ENTRY_OVERHEAD: usize = size_of::<Entry>() + 16 + 2 * size_of::<super::key::CacheKey>() + 48;
+
+#[derive(Debug)]
+pub struct Entry {
+    /// RowDescription (if it was asked for), DataRows, CommandComplete.
+    frames: Bytes,
+    /// Length of the RowDescription at the front of `frames`; 0 if there is none.
+    description: usize,
+    dependencies: Dependencies,
+    expires: Millis,
+    /// Upstream time that a hit saves.
+    cost: Duration,
+    last_used: AtomicU64,
+    uses: AtomicU32,
+}
+
+impl Entry {
+    pub fn new(
+        recording: Recording,
+        dependencies: Dependencies,
+        now: Millis,
+        ttl: Duration,
+        cost: Duration,
+    ) -> Option<Self> {
+        let description = recording.description;
+        let frames = recording.finish()?;
+        Some(Self {
+            frames,
+            description,
+            dependencies,
+            expires: now.saturating_add(ttl.as_millis() as u64),
+            cost,
+            last_used: AtomicU64::new(now),
+            uses: AtomicU32::new(1),
+        })
+    }
+
+    /// All frames; starts with the RowDescription.
+    pub fn described(&self) -> Option<Bytes> {
+        (self.description > 0).then(|| self.frames.clone())
+    }
+
+    /// Where the RowDescription ends in [`described`](Self::described).
+    pub fn description_end(&self) -> usize {
+        self.description
+    }
+
+    /// The frames after the RowDescription.
+    pub fn rows(&self) -> Bytes {
+        self.frames.slice(self.description..)
+    }
+
+    pub fn expired(&self, now: Millis) -> bool {
+        now >= self.expires
+    }
+
+    pub fn valid(&self) -> bool {
+        self.dependencies.hold()
+    }
+
+    /// Notes a hit.
+    pub fn touch(&self, now: Millis) {
+        self.last_used.store(now, Ordering::Relaxed);
+        self.uses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.frames.len() + self.dependencies.bytes() + ENTRY_OVERHEAD
+    }
+
+    pub fn cost(&self) -> Duration {
+        self.cost
+    }
+
+    pub fn last_used(&self) -> Millis {
+        self.last_used.load(Ordering::Relaxed)
+    }
+
+    pub fn uses(&self) -> u32 {
+        self.uses.load(Ordering::Relaxed)
+    }
+}
+
+/// Frames of a read while they pass, up to a bound. Anything but one RowDescription, DataRows and one `SELECT`
+/// CommandComplete spoils it: errors, notices, partial results, COPY and function calls are never recorded.
+#[derive(Debug)]
+pub struct Recording {
+    frames: Vec<u8>,
+    description: usize,
+    limit: usize,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Empty,
+    Rows,
+    Complete,
+    Spoilt,
+}
+
+impl Recording {
+    pub fn new(limit: usize) -> Self {
+        Self { frames: Vec::new(), description: 0, limit, state: State::Empty }
+    }
+
+    /// Takes note of a frame of the result by its type; the bytes follow through [`extend`](Self::extend).
+    pub fn frame(&mut self, tag: u8, total: usize) {
+        self.state = match (self.state, tag) {
+            (State::Empty, backend::ROW_DESCRIPTION) if self.description == 0 => {
+                self.description = total;
+                State::Empty
+            }
+            (State::Empty | State::Rows, backend::DATA_ROW) => State::Rows,
+            (State::Empty | State::Rows, backend::COMMAND_COMPLETE) => State::Complete,
+            _ => State::Spoilt,
+        };
+        if self.frames.len() + total > self.limit {
+            self.state = State::Spoilt;
+        }
+        if self.state == State::Spoilt {
+            self.frames = Vec::new();
+        }
+    }
+
+    /// Bytes of frames that were announced, in order.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        if self.state != State::Spoilt {
+            self.frames.extend_from_slice(bytes);
+        }
+    }
+
+    pub fn spoil(&mut self) {
+        self.state = State::Spoilt;
+        self.frames = Vec::new();
+    }
+
+    pub fn is_spoilt(&self) -> bool {
+        self.state == State::Spoilt
+    }
+
+    fn finish(self) -> Option<Bytes> {
+        (self.state == State::Complete).then(|| Bytes::from(self.frames.into_boxed_slice()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::versions::Versions;
+
+    fn entry(tags: &[(u8, &[u8])], limit: usize) -> Option<Entry> {
+        let mut recording = Recording::new(limit);
+        for (tag, bytes) in tags {
+            recording.frame(*tag, bytes.len());
+            recording.extend(bytes);
+        }
+        let dependencies = Versions::default().observe(&[]).expect("nothing is in flight");
+        Entry::new(recording, dependencies, 0, Duration::from_secs(1), Duration::ZERO)
+    }
+
+    #[test]
+    fn a_whole_result_becomes_an_entry() {
+        let entry = entry(&[(b'T', b"TTT"), (b'D', b"DD"), (b'D', b"dd"), (b'C', b"C")], 100).expect("whole");
+        assert_eq!(entry.described().as_deref(), Some(&b"TTTDDddC"[..]));
+        assert_eq!(&entry.rows()[..], b"DDddC");
+        assert!(!entry.expired(999) && entry.expired(1000));
+    }
+
+    #[test]
+    fn partial_failed_noticed_or_large_results_do_not() {
+        for frames in [
+            &[(b'T', &b"T"[..]), (b'D', b"D")][..],
+            &[(b'T', b"T"), (b'D', b"D"), (b's', b"s")],
+            &[(b'T', b"T"), (b'E', b"E")],
+            &[(b'T', b"T"), (b'N', b"N"), (b'C', b"C")],
+            &[(b'T', b"T"), (b'C', b"C"), (b'T', b"T"), (b'C', b"C")],
+            &[(b'D', &[0; 101]), (b'C', b"C")],
+        ] {
+            assert!(entry(frames, 100).is_none(), "{frames:?}");
+        }
+    }
+}

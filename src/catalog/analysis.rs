@@ -1,0 +1,66 @@
+//! What the upstream says about one statement: which relations it locks, and what follows from that under the model.
+
+use std::sync::Arc;
+
+use super::database::Database;
+use super::model::Model;
+use crate::cache::verdict::Bypass;
+use crate::cache::versions::{Counter, TableOid, WriteSet};
+use crate::statement::{Class, Part};
+
+/// An analysis holds for a statement's shape, in a session context, in a catalogue epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AnalysisKey {
+    pub digest: [u8; 32],
+    pub epoch: u64,
+}
+
+/// What is known of a statement.
+#[derive(Debug)]
+pub struct Analysis {
+    /// The tables that a read depends on, or why it is not cached.
+    pub read: Result<Vec<Arc<Counter>>, Bypass>,
+    pub writes: WriteSet,
+    /// It may have changed settings or made temporary objects.
+    pub disturbs_session: bool,
+}
+
+/// One relation lock of the analysing transaction, from `pg_locks`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelationLock {
+    pub oid: TableOid,
+    /// Stronger than ACCESS SHARE and ROW SHARE: it may be written.
+    pub writes: bool,
+    /// Its storage is a temporary table's.
+    pub temporary: bool,
+}
+
+impl Analysis {
+    /// Draws the conclusions for `part`, whose analysis took `locks`.
+    pub fn conclude(database: &Database, model: &Model, part: &Part, locks: &[RelationLock]) -> Self {
+        if model.may_write(part) {
+            return Self::opaque();
+        }
+        let counters = |tables: Vec<TableOid>| -> Vec<Arc<Counter>> {
+            tables.into_iter().map(|oid| database.versions.table(oid)).collect()
+        };
+        let written: Vec<TableOid> =
+            locks.iter().filter(|lock| lock.writes && !lock.temporary).map(|lock| lock.oid).collect();
+        let writes = match model.written(&written) {
+            Some(tables) => WriteSet::Tables(counters(tables)),
+            None => WriteSet::Everything,
+        };
+        let opaque = matches!(writes, WriteSet::Everything);
+        let read = match part.class {
+            Class::Read if writes.is_empty() => model.readable(part, locks).map(counters),
+            Class::Read => Err(Bypass::RowLocks),
+            _ => Err(Bypass::NotRead),
+        };
+        Self { read, writes, disturbs_session: opaque }
+    }
+
+    /// Nothing can be said: it may write everything and do anything to its session.
+    pub fn opaque() -> Self {
+        Self { read: Err(Bypass::Function), writes: WriteSet::Everything, disturbs_session: true }
+    }
+}

@@ -1,0 +1,286 @@
+//! Reads the catalogue's fingerprint and the model, over the control connection.
+
+use std::collections::{HashMap, HashSet};
+
+use tokio_postgres::types::Oid;
+use tokio_postgres::{Client, Error, IsolationLevel, Row, Transaction};
+
+use super::builtin::{HARMLESS_EXTENSION, HARMLESS_VOLATILE, SAFE_STABLE};
+use super::model::{Model, Relation, RelationKind, ViewText};
+use crate::cache::verdict::Bypass;
+use crate::cache::versions::TableOid;
+use crate::statement::{Statement, TemporalCast};
+
+/// OIDs below are PostgreSQL's own (`FirstNormalObjectId`, src/include/access/transam.h).
+const FIRST_USER_OID: u32 = 16384;
+
+/// Catalogues whose rows decide what the model says, with the rows that count. Every update of a row changes its `xmin`, except
+/// in-place updates by VACUUM and ANALYZE, which change nothing that matters here.
+const FINGERPRINTED: &[(&str, &str)] = &[
+    ("pg_class", "relpersistence <> 't'"),
+    ("pg_attribute", "attrelid >= 16384 AND EXISTS (SELECT FROM pg_class c WHERE c.oid = attrelid AND c.relpersistence <> 't' AND c.relkind <> 'i')"),
+    ("pg_attrdef", "EXISTS (SELECT FROM pg_class c WHERE c.oid = adrelid AND c.relpersistence <> 't')"),
+    ("pg_proc", "oid >= 16384"),
+    ("pg_operator", "oid >= 16384"),
+    ("pg_cast", "oid >= 16384"),
+    ("pg_type", "oid >= 16384 AND typtype <> 'c' AND typcategory <> 'A'"),
+    ("pg_enum", "true"),
+    ("pg_namespace", "nspname !~ '^pg_(toast_)?temp_'"),
+    ("pg_rewrite", "oid >= 16384 AND EXISTS (SELECT FROM pg_class c WHERE c.oid = ev_class AND c.relpersistence <> 't')"),
+    ("pg_trigger", "EXISTS (SELECT FROM pg_class c WHERE c.oid = tgrelid AND c.relpersistence <> 't')"),
+    ("pg_constraint", "conrelid = 0 OR EXISTS (SELECT FROM pg_class c WHERE c.oid = conrelid AND c.relpersistence <> 't')"),
+    ("pg_policy", "true"),
+    ("pg_inherits", "EXISTS (SELECT FROM pg_class c WHERE c.oid = inhrelid AND c.relpersistence <> 't')"),
+    ("pg_collation", "oid >= 16384"),
+    ("pg_ts_config", "oid >= 16384"),
+    ("pg_ts_config_map", "mapcfg >= 16384"),
+    ("pg_ts_dict", "oid >= 16384"),
+    ("pg_extension", "true"),
+    ("pg_auth_members", "true"),
+    ("pg_db_role_setting", "true"),
+];
+
+/// A text that changes whenever the catalogue or the server's configuration has changed, or the server was restarted.
+pub(super) async fn fingerprint(client: &impl tokio_postgres::GenericClient) -> Result<String, Error> {
+    let mut parts: Vec<String> = FINGERPRINTED
+        .iter()
+        .map(|(catalog, filter)| {
+            format!(
+                "(SELECT count(*) || ':' || coalesce(sum(hashtextextended(xmin::text || ctid::text, 0)::numeric), 0) \
+                 FROM pg_catalog.{catalog} WHERE {filter})"
+            )
+        })
+        .collect();
+    parts.push(
+        "(SELECT md5(string_agg(concat_ws(',', oid, rolname, rolsuper, rolinherit, rolbypassrls, rolconfig), ';' ORDER BY oid)) \
+         FROM pg_catalog.pg_roles)"
+            .into(),
+    );
+    parts.push("pg_conf_load_time()".into());
+    parts.push("pg_postmaster_start_time()".into());
+    let row = client.query_one(&format!("SELECT concat_ws('/', {})", parts.join(", ")), &[]).await?;
+    row.try_get(0)
+}
+
+/// The model and the fingerprint that belongs to it, from one snapshot.
+pub(super) async fn model(client: &mut Client, epoch: u64) -> Result<(Model, String), Error> {
+    let builder = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
+    let transaction = builder.start().await?;
+    let fingerprint = fingerprint(&transaction).await?;
+    let mut model = Model { epoch, ..Model::default() };
+    functions(&transaction, &mut model).await?;
+    operators_and_casts(&transaction, &mut model).await?;
+    relations(&transaction, &mut model).await?;
+    edges(&transaction, &mut model).await?;
+    expressions(&transaction, &mut model).await?;
+    views(&transaction, &mut model).await?;
+    transaction.commit().await?;
+    Ok((model, fingerprint))
+}
+
+/// The user's functions that can write: SQL and procedural languages (12 and 13 are `internal` and `c`), and volatile ones
+/// whatever they are written in. A STABLE one can call a volatile one.
+const DANGEROUS_PROCEDURES: &str = "SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.oid >= 16384 AND (p.prolang NOT IN (12, 13) \
+     OR p.provolatile = 'v' AND p.proname <> ALL ($1) OR p.prokind IN ('a', 'p'))";
+
+async fn functions(transaction: &Transaction<'_>, model: &mut Model) -> Result<(), Error> {
+    let sql = "SELECT p.proname::text, \
+         bool_or(CASE WHEN n.nspname IN ('pg_catalog', 'information_schema') THEN p.provolatile = 'v' AND p.proname <> ALL ($1) \
+                 ELSE p.prolang NOT IN (12, 13) OR p.provolatile = 'v' AND p.proname <> ALL ($2) OR p.prokind IN ('a', 'p') END), \
+         bool_or(NOT (n.nspname = 'pg_catalog' AND (p.provolatile = 'i' OR p.provolatile = 's' AND p.proname = ANY ($3)))), \
+         bool_or(n.nspname <> 'pg_catalog' AND p.pronargs = 1) \
+         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace GROUP BY 1";
+    for row in transaction.query(sql, &[&HARMLESS_VOLATILE, &HARMLESS_EXTENSION, &SAFE_STABLE]).await? {
+        let name = name(&row, 0)?;
+        for (column, set) in [
+            (1, &mut model.dangerous),
+            (2, &mut model.unsafe_calls),
+            (3, &mut model.attribute_functions),
+        ] {
+            if row.try_get(column)? {
+                set.insert(name.clone());
+            }
+        }
+    }
+    let sql = format!(
+        "SELECT DISTINCT t.typname::text FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_type t ON t.oid = c.contypid \
+         JOIN pg_catalog.pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_proc'::regclass \
+         WHERE d.refobjid IN ({DANGEROUS_PROCEDURES})"
+    );
+    for row in transaction.query(&sql, &[&HARMLESS_EXTENSION]).await? {
+        model.dangerous.insert(name(&row, 0)?);
+    }
+    Ok(())
+}
+
+async fn operators_and_casts(transaction: &Transaction<'_>, model: &mut Model) -> Result<(), Error> {
+    let sql = "SELECT o.oprname::text, bool_or(p.prolang NOT IN (12, 13) OR p.provolatile = 'v'), \
+         bool_or(p.prolang NOT IN (12, 13) OR p.provolatile <> 'i') \
+         FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode \
+         WHERE o.oprnamespace <> 'pg_catalog'::regnamespace GROUP BY 1";
+    for row in transaction.query(sql, &[]).await? {
+        let name = name(&row, 0)?;
+        if row.try_get(1)? {
+            model.dangerous_operators.insert(name.clone());
+        }
+        if row.try_get(2)? {
+            model.unsafe_operators.insert(name);
+        }
+    }
+    // A cast by input and output functions could read 'now' out of a text without a trace in the statement.
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_cast c LEFT JOIN pg_catalog.pg_proc p ON p.oid = c.castfunc \
+         WHERE c.oid >= 16384 AND (c.castmethod = 'i' \
+             OR c.castmethod = 'f' AND (p.prolang NOT IN (12, 13) OR p.provolatile <> 'i')))";
+    model.user_casts = transaction.query_one(sql, &[]).await?.try_get(0)?;
+    Ok(())
+}
+
+async fn relations(transaction: &Transaction<'_>, model: &mut Model) -> Result<(), Error> {
+    let sql = format!(
+        "WITH procedures AS ({DANGEROUS_PROCEDURES}), domains AS ( \
+             SELECT c.contypid AS oid FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_depend d \
+             ON d.classid = 'pg_constraint'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_proc'::regclass \
+             WHERE c.contypid <> 0 AND d.refobjid IN (SELECT oid FROM procedures)), \
+         depends AS (SELECT d.classid, d.objid FROM pg_catalog.pg_depend d \
+             WHERE d.refclassid = 'pg_proc'::regclass AND d.refobjid IN (SELECT oid FROM procedures)), \
+         opaque AS ( \
+             SELECT tgrelid AS oid FROM pg_catalog.pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'D' \
+             UNION SELECT ev_class FROM pg_catalog.pg_rewrite WHERE ev_type <> '1' \
+             UNION SELECT a.adrelid FROM pg_catalog.pg_attrdef a JOIN depends d ON d.classid = 'pg_attrdef'::regclass AND d.objid = a.oid \
+             UNION SELECT c.conrelid FROM pg_catalog.pg_constraint c JOIN depends d ON d.classid = 'pg_constraint'::regclass AND d.objid = c.oid \
+             UNION SELECT i.indrelid FROM pg_catalog.pg_index i JOIN depends d ON d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid \
+             UNION SELECT d.objid FROM depends d WHERE d.classid = 'pg_class'::regclass \
+             UNION SELECT p.polrelid FROM pg_catalog.pg_policy p JOIN depends d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid \
+             UNION SELECT a.attrelid FROM pg_catalog.pg_attribute a WHERE a.atttypid IN (SELECT oid FROM domains)) \
+         SELECT c.oid, c.relkind, c.relrowsecurity, c.oid IN (SELECT oid FROM opaque) \
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't' AND c.oid >= 16384 \
+         AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_toast'"
+    );
+    for row in transaction.query(&sql, &[&HARMLESS_EXTENSION]).await? {
+        let kind = match row.try_get::<_, i8>(1)? as u8 {
+            b'r' | b'p' | b'm' => RelationKind::Table,
+            b'v' => RelationKind::View,
+            _ => RelationKind::Other,
+        };
+        let relation =
+            Relation { kind, row_security: row.try_get(2)?, opaque: row.try_get(3)?, view: ViewText::default() };
+        model.relations.insert(oid(&row, 0)?, relation);
+    }
+    // Categories D, N, B, T: dates and times, numbers, booleans, intervals. No cast from them reads words.
+    let sql = "SELECT a.attrelid, a.attname::text FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+         JOIN pg_catalog.pg_class c ON c.oid = a.attrelid WHERE a.attrelid >= 16384 AND a.attnum > 0 AND NOT a.attisdropped \
+         AND c.relkind IN ('r', 'p', 'v', 'm') AND c.relpersistence <> 't' AND t.typcategory NOT IN ('D', 'N', 'B', 'T')";
+    for row in transaction.query(sql, &[]).await? {
+        model.textual_columns.insert((oid(&row, 0)?, name(&row, 1)?));
+    }
+    Ok(())
+}
+
+async fn edges(transaction: &Transaction<'_>, model: &mut Model) -> Result<(), Error> {
+    let sql = "SELECT inhparent, inhrelid FROM pg_catalog.pg_inherits";
+    fill(&mut model.children, transaction.query(sql, &[]).await?)?;
+    let sql = "SELECT confrelid, conrelid FROM pg_catalog.pg_constraint \
+         WHERE contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))";
+    fill(&mut model.cascades, transaction.query(sql, &[]).await?)
+}
+
+/// Defaults and row security policies whose text calls something dangerous that PostgreSQL keeps no dependency for (its own
+/// functions are pinned).
+async fn expressions(transaction: &Transaction<'_>, model: &mut Model) -> Result<(), Error> {
+    let sql = "SELECT adrelid, pg_catalog.pg_get_expr(adbin, adrelid) FROM pg_catalog.pg_attrdef \
+         WHERE adrelid >= 16384 AND pg_catalog.pg_get_expr(adbin, adrelid) ~ '\\(' \
+         AND pg_catalog.pg_get_expr(adbin, adrelid) !~ '^(nextval\\(''[^()]*''::regclass\\)|now\\(\\))$'";
+    for row in transaction.query(sql, &[]).await? {
+        let (oid, text) = (oid(&row, 0)?, row.try_get::<_, String>(1)?);
+        if expression_may_write(model, &text) {
+            if let Some(relation) = model.relations.get_mut(&oid) {
+                relation.opaque = true;
+            }
+        }
+    }
+    let sql = "SELECT p.polrelid, c.relname::text, concat_ws(' AND ', pg_catalog.pg_get_expr(p.polqual, p.polrelid), \
+         pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid)) FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_class c ON c.oid = p.polrelid";
+    for row in transaction.query(sql, &[]).await? {
+        let (oid, table, text) = (oid(&row, 0)?, name(&row, 1)?, row.try_get::<_, String>(2)?);
+        if expression_may_write(model, &text) {
+            model.dangerous.insert(table);
+            if let Some(relation) = model.relations.get_mut(&oid) {
+                relation.opaque = true;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn expression_may_write(model: &Model, text: &str) -> bool {
+    let statement = Statement::analyse(format!("SELECT {text}").as_bytes());
+    statement.parts.len() != 1 || statement.parts.iter().any(|part| model.may_write(part))
+}
+
+/// Judges each view by its text; a view that uses a dangerous one is dangerous itself.
+async fn views(transaction: &Transaction<'_>, model: &mut Model) -> Result<(), Error> {
+    let sql = "SELECT c.oid, c.relname::text, pg_catalog.pg_get_viewdef(c.oid) FROM pg_catalog.pg_class c \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('v', 'm') AND c.relpersistence <> 't' \
+         AND c.oid >= $1 AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
+    let mut texts = Vec::new();
+    for row in transaction.query(sql, &[&FIRST_USER_OID]).await? {
+        let text = row.try_get::<_, Option<String>>(2)?.unwrap_or_default();
+        texts.push((oid(&row, 0)?, name(&row, 1)?, Statement::analyse(text.as_bytes())));
+    }
+    loop {
+        let before = model.dangerous.len();
+        for (_, name, statement) in &texts {
+            if statement.parts.len() != 1 || statement.parts.iter().any(|part| model.may_write(part)) {
+                model.dangerous.insert(name.clone());
+            }
+        }
+        if model.dangerous.len() == before {
+            break;
+        }
+    }
+    for (oid, name, statement) in texts {
+        let mut view = ViewText::default();
+        match statement.parts.as_slice() {
+            [part] if !model.dangerous.contains(&name) => {
+                view.bypass = model.text_bypass(part);
+                view.temporal_columns = part
+                    .facts
+                    .temporal_casts
+                    .iter()
+                    .filter_map(|cast| match cast {
+                        TemporalCast::Column(name) => Some(name.clone()),
+                        _ => None,
+                    })
+                    .collect();
+            }
+            _ => view.bypass = Some(Bypass::Function),
+        }
+        if let Some(relation) = model.relations.get_mut(&oid) {
+            // A materialized view is read as it was stored; its text does not run.
+            if relation.kind == RelationKind::View {
+                relation.view = view;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn fill(map: &mut HashMap<TableOid, Vec<TableOid>>, rows: Vec<Row>) -> Result<(), Error> {
+    let mut known = HashSet::new();
+    for row in rows {
+        let edge = (oid(&row, 0)?, oid(&row, 1)?);
+        if known.insert(edge) {
+            map.entry(edge.0).or_default().push(edge.1);
+        }
+    }
+    Ok(())
+}
+
+fn oid(row: &Row, column: usize) -> Result<TableOid, Error> {
+    row.try_get::<_, Oid>(column).map(TableOid)
+}
+
+fn name(row: &Row, column: usize) -> Result<Box<str>, Error> {
+    row.try_get::<_, String>(column).map(Into::into)
+}

@@ -1,0 +1,167 @@
+//! The catalogue as far as decisions need it. Pure: built by [`super::load`], asked by [`super::analysis`].
+//!
+//! Names are compared as tokens, without regard to what they mean in their place: a column called like a dangerous function
+//! costs a hit, and no parser's idea of a statement decides about safety.
+
+use std::collections::{HashMap, HashSet};
+
+use super::analysis::RelationLock;
+use crate::cache::verdict::Bypass;
+use crate::cache::versions::TableOid;
+use crate::statement::{Part, TemporalCast};
+
+/// Operators that a statement can use without naming them: IN, BETWEEN, LIKE, DISTINCT, ORDER BY, JOIN USING.
+const IMPLICIT_OPERATORS: &[&str] = &["=", "<>", "<", ">", "<=", ">=", "~~", "!~~", "~~*", "!~~*", "~", "!~"];
+
+type Name = Box<str>;
+
+#[derive(Debug, Default)]
+pub struct Model {
+    pub epoch: u64,
+    /// Names that, anywhere in a statement, make it able to write: functions, views and tables whose use runs them.
+    pub(super) dangerous: HashSet<Name>,
+    /// Names of functions that, called, make a result depend on more than its key and its tables.
+    pub(super) unsafe_calls: HashSet<Name>,
+    /// Functions of one argument outside pg_catalog: `t.f` may mean `f(t)`.
+    pub(super) attribute_functions: HashSet<Name>,
+    pub(super) dangerous_operators: HashSet<Name>,
+    pub(super) unsafe_operators: HashSet<Name>,
+    /// Casts by the user's functions, which may be applied without a trace in the text.
+    pub(super) user_casts: bool,
+    pub(super) relations: HashMap<TableOid, Relation>,
+    /// Direct children by inheritance or partitioning.
+    pub(super) children: HashMap<TableOid, Vec<TableOid>>,
+    /// Tables that a foreign key action may write, by the table they refer to.
+    pub(super) cascades: HashMap<TableOid, Vec<TableOid>>,
+    /// Columns whose type could hold words as 'now' that a cast to a date or time reads.
+    pub(super) textual_columns: HashSet<(TableOid, Name)>,
+}
+
+#[derive(Debug, Default)]
+pub struct Relation {
+    pub(super) kind: RelationKind,
+    pub(super) row_security: bool,
+    /// Writing it runs code of the user's: triggers, rules, defaults, checks.
+    pub(super) opaque: bool,
+    /// For a view: what its text says.
+    pub(super) view: ViewText,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum RelationKind {
+    /// Ordinary, partitioned, or materialized view: holds or stands for rows that writes through the proxy change.
+    #[default]
+    Table,
+    View,
+    /// Foreign tables, sequences, ...
+    Other,
+}
+
+#[derive(Debug, Default)]
+pub struct ViewText {
+    pub(super) bypass: Option<Bypass>,
+    pub(super) temporal_columns: Vec<Name>,
+}
+
+impl Model {
+    /// Whether running `part` may run code that writes, whatever relations it names.
+    pub fn may_write(&self, part: &Part) -> bool {
+        part.facts.odd
+            || part.facts.names.iter().any(|name| self.dangerous.contains(&name.name))
+            || self.names_operator(&self.dangerous_operators, part)
+            || (self.user_casts && !part.facts.names.is_empty())
+    }
+
+    /// The tables that a read depends on, given the relations that its analysis locked; or why it is not cached.
+    pub fn readable(&self, part: &Part, locks: &[RelationLock]) -> Result<Vec<TableOid>, Bypass> {
+        if let Some(bypass) = self.text_bypass(part) {
+            return Err(bypass);
+        }
+        let mut tables = Vec::new();
+        for lock in locks {
+            let relation = self.relations.get(&lock.oid).ok_or(Bypass::Relation)?;
+            if let Some(bypass) = relation.view.bypass {
+                return Err(bypass);
+            }
+            tables.push(lock.oid);
+        }
+        self.widen(&mut tables, &[&self.children]);
+        if tables.is_empty() {
+            return Err(Bypass::NoRelation);
+        }
+        for oid in &tables {
+            let relation = self.relations.get(oid).ok_or(Bypass::Relation)?;
+            if relation.kind == RelationKind::Other {
+                return Err(Bypass::Relation);
+            }
+            if relation.row_security {
+                return Err(Bypass::RowSecurity);
+            }
+        }
+        let views = tables.iter().filter_map(|oid| self.relations.get(oid)).flat_map(|r| &r.view.temporal_columns);
+        let cast = part.facts.temporal_casts.iter().filter_map(|cast| match cast {
+            TemporalCast::Column(name) => Some(name),
+            _ => None,
+        });
+        for name in views.map(|name| &**name).chain(cast.map(|name| &**name)) {
+            if tables.iter().any(|oid| self.textual_columns.contains(&(*oid, name.into()))) {
+                return Err(Bypass::TemporalCast);
+            }
+        }
+        Ok(tables)
+    }
+
+    /// What a statement's text alone says against caching it.
+    pub(super) fn text_bypass(&self, part: &Part) -> Option<Bypass> {
+        if part.facts.context_keyword || part.facts.special_time_literal {
+            return Some(Bypass::Context);
+        }
+        if part.facts.locks_rows {
+            return Some(Bypass::RowLocks);
+        }
+        if part.facts.tablesample {
+            return Some(Bypass::Function);
+        }
+        if part.facts.temporary {
+            return Some(Bypass::Temporary);
+        }
+        let untrusted_name = part.facts.names.iter().any(|name| {
+            (name.call && self.unsafe_calls.contains(&name.name))
+                || (name.after_dot && self.attribute_functions.contains(&name.name))
+                || &*name.name == "pg_locks"
+        });
+        if untrusted_name || part.facts.odd {
+            return Some(Bypass::Function);
+        }
+        if self.user_casts || self.names_operator(&self.unsafe_operators, part) {
+            return Some(Bypass::Operator);
+        }
+        part.facts.temporal_casts.iter().any(|cast| *cast == TemporalCast::Unsafe).then_some(Bypass::TemporalCast)
+    }
+
+    /// The tables that a write to `targets` may write, or `None` if that cannot be said.
+    pub fn written(&self, targets: &[TableOid]) -> Option<Vec<TableOid>> {
+        let mut tables = targets.to_vec();
+        self.widen(&mut tables, &[&self.children, &self.cascades]);
+        let transparent = |oid| self.relations.get(oid).is_some_and(|r| !r.opaque && r.kind != RelationKind::Other);
+        tables.iter().all(transparent).then_some(tables)
+    }
+
+    /// Adds everything that can be reached over `edges`.
+    fn widen(&self, tables: &mut Vec<TableOid>, edges: &[&HashMap<TableOid, Vec<TableOid>>]) {
+        let mut known: HashSet<TableOid> = HashSet::new();
+        tables.retain(|oid| known.insert(*oid));
+        let mut next = 0;
+        while let Some(oid) = tables.get(next).copied() {
+            let reached = edges.iter().filter_map(|edge| edge.get(&oid)).flatten();
+            tables.extend(reached.filter(|oid| known.insert(**oid)));
+            next += 1;
+        }
+    }
+
+    fn names_operator(&self, operators: &HashSet<Name>, part: &Part) -> bool {
+        !operators.is_empty()
+            && (part.facts.operators.iter().any(|operator| operators.contains(operator))
+                || IMPLICIT_OPERATORS.iter().any(|operator| operators.contains(*operator)))
+    }
+}

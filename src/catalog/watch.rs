@@ -1,0 +1,152 @@
+//! Watches one database's catalogue over a control connection while sessions are in it.
+//!
+//! It reads the model when one is wanted, looks at the catalogue's fingerprint every `catalog.refresh_secs`, and asks
+//! `pg_stat_activity` about backends whose writes ended in limbo. Without its connection there is no model and nothing is
+//! served from the cache: what cannot be watched is not vouched for.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio_postgres::{Client, Error};
+use tracing::{debug, info, warn};
+
+use super::database::Database;
+use super::load;
+use crate::cache::limbo::BackendPid;
+
+/// How long the connection outlives the last session: short enough for DROP DATABASE, which waits five seconds for others to
+/// leave (`CountOtherDBBackends`, src/backend/storage/ipc/procarray.c).
+const LINGER: Duration = Duration::from_secs(2);
+const RECONNECT: Duration = Duration::from_secs(1);
+const LIMBO_POLL: Duration = Duration::from_millis(100);
+/// Between two looks at a doubted catalogue, in multiples of what one takes: a stream of DDL must not keep the upstream busy.
+const PAUSE: u32 = 4;
+
+/// What a watcher needs besides its database.
+pub trait Control: Send + Sync + 'static {
+    /// Opens a control connection to `database` with the service account.
+    fn connect(&self, database: &str) -> impl Future<Output = Result<Client, String>> + Send;
+
+    /// Interval of the look at the catalogue's fingerprint.
+    fn refresh(&self) -> Duration;
+
+    /// The control connection to `database` works, or does not and why.
+    fn report(&self, database: &str, state: Result<(), &str>);
+}
+
+/// Runs until no session is left in `database`.
+pub async fn watch(database: Arc<Database>, control: Arc<impl Control>) {
+    loop {
+        if wanted(&database) {
+            match control.connect(&database.name).await {
+                Ok(client) => {
+                    control.report(&database.name, Ok(()));
+                    match attend(&database, client, &*control).await {
+                        Ok(()) => debug!(database = %database.name, "no sessions left, control connection closed"),
+                        Err(error) => {
+                            warn!(database = %database.name, %error, "control connection lost, cache bypassed until it is back");
+                            control.report(&database.name, Err("control connection lost"));
+                        }
+                    }
+                }
+                Err(error) => {
+                    warn!(database = %database.name, error, "no control connection, cache bypassed");
+                    control.report(&database.name, Err(&error));
+                    tokio::time::sleep(RECONNECT).await;
+                }
+            }
+            database.publish(None);
+            continue;
+        }
+        database.watched.store(false, Ordering::SeqCst);
+        // A session may have come in between and seen that a watcher runs.
+        if !wanted(&database) || database.watched.swap(true, Ordering::SeqCst) {
+            return;
+        }
+    }
+}
+
+fn wanted(database: &Database) -> bool {
+    database.visitors() > 0 || !database.limbo.waiting().is_empty()
+}
+
+/// Works on one connection. `Ok` when nobody is left.
+async fn attend(database: &Database, mut client: Client, control: &impl Control) -> Result<(), Error> {
+    let mut next_look = Instant::now();
+    let mut pause_until = Instant::now();
+    let mut empty_since: Option<Instant> = None;
+    loop {
+        let started = Instant::now();
+        let doubted = database.in_doubt() || !database.has_model();
+        if started >= next_look || (doubted && started >= pause_until) {
+            look(database, &mut client).await?;
+            next_look = started + control.refresh();
+            pause_until = Instant::now() + started.elapsed() * PAUSE;
+        }
+        settle_limbo(database, &client).await?;
+
+        let mut wait = next_look.saturating_duration_since(Instant::now());
+        if !database.limbo.waiting().is_empty() {
+            wait = wait.min(LIMBO_POLL);
+        } else if database.visitors() == 0 {
+            let since = *empty_since.get_or_insert_with(Instant::now);
+            let left = LINGER.saturating_sub(since.elapsed());
+            if left.is_zero() || database.leave_now.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            wait = wait.min(left);
+        } else {
+            empty_since = None;
+        }
+        let woken = tokio::time::timeout(wait, database.wake.notified()).await.is_ok();
+        if woken && database.visitors() > 0 {
+            tokio::time::sleep(pause_until.saturating_duration_since(Instant::now()).min(wait)).await;
+        }
+    }
+}
+
+/// Looks at the fingerprint and, if there is no model for it, reads one.
+async fn look(database: &Database, client: &mut Client) -> Result<(), Error> {
+    // The doubts first: one that is raised while we look stays open.
+    let doubts = database.doubts();
+    let fingerprint = load::fingerprint(client).await?;
+    note_fingerprint(database, fingerprint);
+    if !database.has_model() {
+        let epoch = database.epoch();
+        let (model, fingerprint) = load::model(client, epoch).await?;
+        if note_fingerprint(database, fingerprint) == epoch {
+            database.publish(Some(model));
+        }
+    }
+    database.settle_doubts(doubts);
+    Ok(())
+}
+
+/// Ends the epoch if the catalogue is not what it was. Returns the present epoch.
+fn note_fingerprint(database: &Database, fingerprint: String) -> u64 {
+    let mut known = database.fingerprint.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.as_ref() == Some(&fingerprint) {
+        return database.epoch();
+    }
+    if known.is_some() {
+        info!(database = %database.name, "the catalogue has changed: cache emptied");
+    }
+    *known = Some(fingerprint);
+    database.catalog_changed()
+}
+
+async fn settle_limbo(database: &Database, client: &Client) -> Result<(), Error> {
+    let waiting = database.limbo.waiting();
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    let pids: Vec<i32> = waiting.iter().map(|pid| pid.0).collect();
+    let rows = client.query("SELECT pid FROM pg_catalog.pg_stat_activity WHERE pid = ANY ($1)", &[&pids]).await?;
+    let alive: Vec<i32> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    for pid in pids.into_iter().filter(|pid| !alive.contains(pid)) {
+        database.limbo.gone(BackendPid(pid));
+        info!(database = %database.name, pid, "a lost backend is gone: its writes are settled");
+    }
+    Ok(())
+}

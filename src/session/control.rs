@@ -1,0 +1,160 @@
+//! What reaches a session from outside: cancel requests and the end of the proxy.
+//!
+//! **Invariant.** A cancel request names a session by pid and secret; it is carried out by that session itself, and only while
+//! the upstream works for that session's client. It can therefore never hit somebody else's query.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use subtle::ConstantTimeEq;
+use tokio::sync::oneshot;
+
+const SHUT_DOWN: u8 = 1;
+const END_NOW: u8 = 2;
+const CANCEL: u8 = 4;
+
+/// One session's mailbox.
+#[derive(Debug, Default)]
+pub struct Control {
+    flags: AtomicU8,
+    waker: AtomicWaker,
+    /// Dropped when the cancel has been carried out, or there was nothing to cancel.
+    cancels: Mutex<Vec<oneshot::Sender<()>>>,
+}
+
+impl Control {
+    /// End as soon as no transaction is open.
+    pub fn shut_down(&self) {
+        self.raise(SHUT_DOWN);
+    }
+
+    /// End at once.
+    pub fn end_now(&self) {
+        self.raise(END_NOW);
+    }
+
+    /// Cancel what runs for the client. Ends when that has been done.
+    pub async fn cancel(&self) {
+        let (done, wait) = oneshot::channel();
+        lock(&self.cancels).push(done);
+        self.raise(CANCEL);
+        // Nothing is ever sent; the sender's end is the answer.
+        let _ = wait.await;
+    }
+
+    pub(super) fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    pub(super) fn is_shutting_down(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & SHUT_DOWN != 0
+    }
+
+    pub(super) fn must_end_now(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & END_NOW != 0
+    }
+
+    pub(super) fn wants_cancel(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & CANCEL != 0
+    }
+
+    /// Takes the cancel requests; whoever sent them waits until the senders are dropped.
+    pub(super) fn take_cancels(&self) -> Vec<oneshot::Sender<()>> {
+        self.flags.fetch_and(!CANCEL, Ordering::AcqRel);
+        std::mem::take(&mut *lock(&self.cancels))
+    }
+
+    fn raise(&self, flag: u8) {
+        self.flags.fetch_or(flag, Ordering::AcqRel);
+        self.waker.wake();
+    }
+}
+
+/// All sessions, by the key that their clients were given.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    keyed: Mutex<HashMap<i32, (Bytes, Arc<Control>)>>,
+}
+
+/// A session's place in the registry; it leaves with it.
+pub struct Registration {
+    sessions: Arc<Sessions>,
+    pid: i32,
+    control: Arc<Control>,
+}
+
+impl Sessions {
+    pub fn register(self: &Arc<Self>, pid: i32, secret: Bytes, control: Arc<Control>) -> Registration {
+        lock(&self.keyed).insert(pid, (secret, control.clone()));
+        Registration { sessions: self.clone(), pid, control }
+    }
+
+    /// The session with this key.
+    pub fn find(&self, pid: i32, secret: &[u8]) -> Option<Arc<Control>> {
+        let keyed = lock(&self.keyed);
+        let (known, control) = keyed.get(&pid)?;
+        bool::from(known.ct_eq(secret)).then(|| control.clone())
+    }
+
+    pub fn for_each(&self, act: impl Fn(&Control)) {
+        for (_, control) in lock(&self.keyed).values() {
+            act(control);
+        }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut keyed = lock(&self.sessions.keyed);
+        // The pid may belong to a newer session already: its backend ended before ours did.
+        if keyed.get(&self.pid).is_some_and(|(_, control)| Arc::ptr_eq(control, &self.control)) {
+            keyed.remove(&self.pid);
+        }
+        drop(keyed);
+        drop(self.control.take_cancels());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_finds_its_session_and_no_other() {
+        let sessions = Arc::new(Sessions::default());
+        let (one, two) = (Arc::new(Control::default()), Arc::new(Control::default()));
+        let first = sessions.register(7, Bytes::from_static(b"abcd"), one.clone());
+        assert!(sessions.find(7, b"abcd").is_some_and(|found| Arc::ptr_eq(&found, &one)));
+        assert!(sessions.find(7, b"abce").is_none());
+        assert!(sessions.find(7, b"").is_none());
+        assert!(sessions.find(8, b"abcd").is_none());
+
+        let _second = sessions.register(7, Bytes::from_static(b"wxyz"), two);
+        drop(first);
+        assert!(sessions.find(7, b"wxyz").is_some(), "the older one's end leaves the newer one's key");
+    }
+
+    #[tokio::test]
+    async fn a_cancel_ends_when_the_session_has_dealt_with_it_or_is_gone() {
+        let sessions = Arc::new(Sessions::default());
+        let control = Arc::new(Control::default());
+        let registration = sessions.register(7, Bytes::from_static(b"abcd"), control.clone());
+        let cancel = tokio::spawn({
+            let control = control.clone();
+            async move { control.cancel().await }
+        });
+        while !control.wants_cancel() {
+            tokio::task::yield_now().await;
+        }
+        drop(registration);
+        cancel.await.expect("the wait ends");
+    }
+}

@@ -1,0 +1,211 @@
+//! The loop that moves a session's bytes: one task, two sockets, bounded buffers in between.
+//!
+//! **Invariant.** Reading from one side stops when the buffer towards the other side is full, and only then; writing is tried
+//! whenever there is something to write. Neither side can therefore block the other for longer than it blocks itself, and a
+//! batch larger than all socket buffers passes as it would without the proxy.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::Session;
+use crate::wire::error::{ErrorResponse, sqlstate};
+use crate::wire::stream::Stream;
+
+/// Free space that a read is given at least.
+const READ_BYTES: usize = 16 * 1024;
+
+/// One side of the session.
+#[derive(Debug)]
+pub struct Side {
+    pub stream: Stream,
+    /// Read and not yet dealt with.
+    pub input: BytesMut,
+    /// To be written.
+    pub output: BytesMut,
+    /// Written, but perhaps not through TLS yet.
+    unflushed: bool,
+    pub closed: bool,
+}
+
+/// A cached result on its way to the client, a buffer at a time.
+#[derive(Debug, Default)]
+pub struct Replay {
+    pub frames: Bytes,
+    /// What comes after it.
+    pub tail: Bytes,
+}
+
+/// Why a session ends.
+#[derive(Debug)]
+pub enum End {
+    /// The client said Terminate, or is gone.
+    Client,
+    /// The upstream closed its connection; what it sent last has been passed on.
+    Upstream,
+    /// We end it, and tell the client why.
+    Told(ErrorResponse),
+}
+
+impl Side {
+    pub fn new(stream: Stream, input: BytesMut) -> Self {
+        Self { stream, input, output: BytesMut::new(), unflushed: false, closed: false }
+    }
+
+    /// Reads once. `Ready(0)` is the end of the stream.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.input.capacity() - self.input.len() < READ_BYTES / 4 {
+            self.input.reserve(READ_BYTES);
+        }
+        pin!(self.stream.read_buf(&mut self.input)).poll(cx)
+    }
+
+    /// Writes as much as the socket takes. True if anything was written.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut progress = false;
+        while !self.output.is_empty() {
+            match std::pin::Pin::new(&mut self.stream).poll_write(cx, &self.output) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => {
+                    self.output.advance(written);
+                    progress = true;
+                    self.unflushed = self.stream.is_tls();
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return if progress { Poll::Ready(Ok(true)) } else { Poll::Pending },
+            }
+        }
+        if self.unflushed {
+            ready!(std::pin::Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(progress))
+    }
+
+    /// Writes everything that is left.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        self.stream.write_all_buf(&mut self.output).await?;
+        self.stream.flush().await
+    }
+}
+
+impl Session {
+    /// Runs until the session ends.
+    pub(super) async fn cycle(&mut self) -> End {
+        std::future::poll_fn(|cx| self.poll_cycle(cx)).await
+    }
+
+    fn poll_cycle(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.control.register(cx.waker());
+        loop {
+            match self.turn(cx) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Pending,
+                Err(end) => return Poll::Ready(end),
+            }
+        }
+    }
+
+    /// One round over everything that can go on. False if nothing could.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        self.obey()?;
+        let mut progress = self.replies()?;
+        progress |= self.requests(cx)?;
+        progress |= self.refill();
+        progress |= self.write_upstream(cx)?;
+        progress |= self.write_client(cx)?;
+        progress |= self.read_upstream(cx)?;
+        progress |= self.read_client(cx)?;
+        Ok(progress)
+    }
+
+    /// What other tasks have asked of this session.
+    fn obey(&mut self) -> Result<(), End> {
+        let told = || {
+            let message = "terminating connection due to administrator command";
+            End::Told(ErrorResponse::fatal(sqlstate::ADMIN_SHUTDOWN, message))
+        };
+        if self.control.must_end_now() || (self.control.is_shutting_down() && self.is_idle()) {
+            return Err(told());
+        }
+        if self.control.wants_cancel() && !self.pipeline.at_own() {
+            if self.pipeline.owes_client() {
+                self.send_cancel();
+            } else if self.client.input.is_empty() {
+                // Nothing runs, and nothing is about to.
+                drop(self.control.take_cancels());
+            }
+        }
+        Ok(())
+    }
+
+    fn write_upstream(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        match self.upstream.poll_write(cx) {
+            Poll::Ready(Ok(progress)) => Ok(progress),
+            Poll::Pending => Ok(false),
+            Poll::Ready(Err(_)) => {
+                // It may have said why before it closed: what can be read still is, then the read side ends the session.
+                self.upstream.output.clear();
+                Ok(false)
+            }
+        }
+    }
+
+    fn write_client(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        match self.client.poll_write(cx) {
+            Poll::Ready(Ok(progress)) => Ok(progress),
+            Poll::Pending => Ok(false),
+            Poll::Ready(Err(_)) => Err(End::Client),
+        }
+    }
+
+    fn read_upstream(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if self.upstream.closed {
+            let flushed = self.client.output.is_empty() && self.replay.is_none();
+            return if flushed { Err(End::Upstream) } else { Ok(false) };
+        }
+        if self.client.output.len() + self.upstream.input.len() >= self.buffer_bytes.max(self.reply_needed) {
+            return Ok(false);
+        }
+        match self.upstream.poll_read(cx) {
+            Poll::Ready(Ok(bytes)) if bytes > 0 => Ok(true),
+            Poll::Ready(_) => {
+                self.upstream.closed = true;
+                Ok(true)
+            }
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    fn read_client(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if self.client.input.len() >= self.buffer_bytes.max(self.request_needed)
+            || self.upstream.output.len() >= self.buffer_bytes
+        {
+            return Ok(false);
+        }
+        match self.client.poll_read(cx) {
+            Poll::Ready(Ok(bytes)) if bytes > 0 => Ok(true),
+            Poll::Ready(_) => Err(End::Client),
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    /// Moves the next piece of a cached result to the client's buffer when that is empty.
+    fn refill(&mut self) -> bool {
+        if !self.client.output.is_empty() {
+            return false;
+        }
+        let Some(replay) = &mut self.replay else { return false };
+        let piece = replay.frames.split_to(replay.frames.len().min(self.buffer_bytes));
+        self.client.output.extend_from_slice(&piece);
+        if replay.frames.is_empty() {
+            self.client.output.extend_from_slice(&replay.tail);
+            self.replay = None;
+        }
+        true
+    }
+}

@@ -1,0 +1,192 @@
+//! What a request may do, as far as it is known before it is sent.
+//!
+//! **Invariant.** The effects of a request cover what it does: what cannot be said is `Everything` written, settings unknown
+//! and the catalogue in doubt.
+
+use crate::cache::versions::WriteSet;
+use crate::catalog::analysis::Analysis;
+use crate::catalog::model::Model;
+use crate::statement::{Class, DiscardTarget, Isolation, Part, SessionCommand, SetAction};
+use crate::telemetry::metrics::Class as QueryClass;
+
+#[derive(Debug, Clone)]
+pub struct Effects {
+    pub class: QueryClass,
+    pub writes: WriteSet,
+    /// It may change the catalogue.
+    pub doubts_catalog: bool,
+    pub settings: Settings,
+    pub transaction: Transaction,
+    /// DROP, CREATE or ALTER DATABASE: idle control connections are in the way.
+    pub concerns_databases: bool,
+    pub deallocates: bool,
+}
+
+/// What becomes of the session's settings.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Settings {
+    Kept,
+    /// A plain SET, RESET or DISCARD, if it succeeds.
+    Applied(SettingsAction),
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum SettingsAction {
+    Set(SetAction),
+    DiscardAll,
+    DiscardTemporary,
+}
+
+/// What a request does to the transaction block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transaction {
+    Kept,
+    /// It begins one; `plain` if that one may use the cache.
+    Begins { plain: bool },
+    /// It changes how the present one behaves.
+    Changed,
+    /// It may end it.
+    Ends,
+}
+
+impl Effects {
+    pub fn none(class: QueryClass) -> Self {
+        Self {
+            class,
+            writes: WriteSet::nothing(),
+            doubts_catalog: false,
+            settings: Settings::Kept,
+            transaction: Transaction::Kept,
+            concerns_databases: false,
+            deallocates: false,
+        }
+    }
+
+    /// It may do anything.
+    pub fn opaque(class: QueryClass) -> Self {
+        Self {
+            writes: WriteSet::Everything,
+            doubts_catalog: true,
+            settings: Settings::Unknown,
+            transaction: Transaction::Ends,
+            ..Self::none(class)
+        }
+    }
+
+    /// It runs code that may do anything but end the transaction block.
+    fn runs_code(class: QueryClass) -> Self {
+        Self { transaction: Transaction::Kept, ..Self::opaque(class) }
+    }
+
+    /// The effects of one statement. `analysis` is what the upstream said about it, `model` the present catalogue.
+    pub fn of(part: &Part, analysis: Option<&Analysis>, model: Option<&Model>) -> Self {
+        let class = query_class(&part.class);
+        let none = Self::none(class);
+        let mut effects = match &part.class {
+            Class::Read | Class::Write => match (analysis, model) {
+                (Some(analysis), _) => Self::analysed(class, analysis),
+                (None, Some(model)) if part.class == Class::Read && !model.may_write(part) => none,
+                // A SELECT INTO makes a relation.
+                _ => Self::runs_code(class),
+            },
+            Class::CopyIn => analysis.map_or_else(|| Self::runs_code(class), |analysis| Self::analysed(class, analysis)),
+            Class::CopyOut | Class::Session(SessionCommand::Declare) => harmless_under(model, part, class),
+            Class::Explain { analyze: false, .. } => none,
+            Class::Explain { analyze: true, of } if **of == Class::Read => harmless_under(model, part, class),
+            Class::Begin(modes) => {
+                let plain = matches!(modes.isolation, None | Some(Isolation::ReadCommitted | Isolation::ReadUncommitted));
+                Self { transaction: Transaction::Begins { plain }, ..none }
+            }
+            Class::Commit { .. } | Class::Rollback { .. } | Class::PrepareTransaction => {
+                Self { transaction: Transaction::Ends, ..none }
+            }
+            Class::Savepoint | Class::Release => none,
+            // Settings go back to what they were at the savepoint.
+            Class::RollbackTo => Self { settings: Settings::Unknown, ..none },
+            Class::Set(SetAction::Transaction(_) | SetAction::Snapshot) => {
+                Self { transaction: Transaction::Changed, ..none }
+            }
+            Class::Set(SetAction::Constraints) => none,
+            Class::Set(action) => Self { settings: Settings::Applied(SettingsAction::Set(action.clone())), ..none },
+            Class::Discard(DiscardTarget::All) => {
+                let settings = Settings::Applied(SettingsAction::DiscardAll);
+                Self { settings, deallocates: true, ..none }
+            }
+            Class::Discard(DiscardTarget::Temporary) => {
+                Self { settings: Settings::Applied(SettingsAction::DiscardTemporary), ..none }
+            }
+            Class::Discard(_) => none,
+            Class::Session(SessionCommand::Deallocate) => Self { deallocates: true, ..none },
+            Class::Session(SessionCommand::Load) => Self { settings: Settings::Unknown, ..none },
+            Class::Session(_) | Class::Maintenance | Class::Replication => none,
+            Class::Truncate | Class::RefreshMaterializedView => Self::runs_code(class),
+            Class::Ddl => {
+                let databases = part.names("database");
+                Self { concerns_databases: databases, ..Self::runs_code(class) }
+            }
+            Class::CommitPrepared | Class::Execute | Class::Call | Class::Do | Class::Explain { .. } | Class::Unknown => {
+                Self::opaque(class)
+            }
+        };
+        if part.names("set_config") {
+            effects.settings = Settings::Unknown;
+        }
+        effects
+    }
+
+    fn analysed(class: QueryClass, analysis: &Analysis) -> Self {
+        Self {
+            writes: analysis.writes.clone(),
+            doubts_catalog: analysis.disturbs_session,
+            settings: if analysis.disturbs_session { Settings::Unknown } else { Settings::Kept },
+            ..Self::none(class)
+        }
+    }
+
+    /// Adds what another statement of the same request may do, after this one.
+    pub fn merge(&mut self, other: Self) {
+        self.writes.merge(&other.writes);
+        self.doubts_catalog |= other.doubts_catalog;
+        self.concerns_databases |= other.concerns_databases;
+        self.deallocates |= other.deallocates;
+        self.settings = match (&self.settings, other.settings) {
+            (Settings::Kept, settings) => settings,
+            (settings, Settings::Kept) => settings.clone(),
+            _ => Settings::Unknown,
+        };
+        self.transaction = match (self.transaction, other.transaction) {
+            (Transaction::Kept, transaction) | (transaction, Transaction::Kept) => transaction,
+            // BEGIN and COMMIT in one request: it ends one, and if one is open afterwards it is not trusted.
+            _ => Transaction::Ends,
+        };
+    }
+}
+
+fn harmless_under(model: Option<&Model>, part: &Part, class: QueryClass) -> Effects {
+    match model {
+        Some(model) if !model.may_write(part) => Effects::none(class),
+        _ => Effects::runs_code(class),
+    }
+}
+
+fn query_class(class: &Class) -> QueryClass {
+    match class {
+        Class::Read => QueryClass::Read,
+        Class::Write | Class::CopyIn | Class::Truncate => QueryClass::Write,
+        Class::Begin(_)
+        | Class::Commit { .. }
+        | Class::Rollback { .. }
+        | Class::Savepoint
+        | Class::RollbackTo
+        | Class::Release
+        | Class::PrepareTransaction
+        | Class::CommitPrepared => QueryClass::Transaction,
+        Class::Set(_) | Class::Discard(_) | Class::Session(_) => QueryClass::Session,
+        Class::CopyOut | Class::Maintenance | Class::RefreshMaterializedView | Class::Explain { .. } | Class::Replication => {
+            QueryClass::Utility
+        }
+        Class::Ddl => QueryClass::Ddl,
+        Class::Execute | Class::Call | Class::Do | Class::Unknown => QueryClass::Unknown,
+    }
+}

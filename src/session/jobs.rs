@@ -1,0 +1,294 @@
+//! The proxy's own requests on a session's connection, between the client's: reading its settings, analysing a statement.
+//!
+//! **Invariant.** A job begins only when the upstream is idle and owes nothing, and leaves no trace in the session: it runs in
+//! a read-only transaction that is rolled back, uses the extended protocol only (a simple Query would drop the client's
+//! unnamed statement), a statement name that it closes again, and the unnamed portal, which does not outlive a transaction.
+//! It waits for locks no longer than `catalog.lock_timeout_ms`.
+
+use bytes::{Bytes, BytesMut};
+
+use super::Session;
+use super::lookup::{Fill, ReadRequest, analysis_key};
+use super::pipeline::{Origin, Request};
+use super::span::Span;
+use crate::cache::key::KeyHasher;
+use crate::cache::versions::TableOid;
+use crate::catalog::Baseline;
+use crate::catalog::analysis::{Analysis, RelationLock};
+use crate::catalog::builtin::setting_is_relevant;
+use crate::statement::Statement;
+use crate::telemetry::metrics::Operation;
+use crate::wire::frame::{self, backend};
+use crate::wire::message::encode::{self, EncodeError};
+use crate::wire::message::{DataRow, Target};
+
+const NAME: &[u8] = b"heliosproxy";
+const STATEMENT: &[u8] = b"heliosproxy_statement";
+
+const BEGIN: &str = "BEGIN TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY";
+const ROLLBACK: &str = "ROLLBACK";
+
+/// Every relation that the transaction has locked, but for the view that says so. All names and operators are qualified: the
+/// session's search_path may put anything in front of pg_catalog.
+const LOCKS: &str = "SELECT l.relation, l.mode, pg_catalog.pg_relation_filepath(l.relation) FROM pg_catalog.pg_locks l \
+     WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.locktype OPERATOR(pg_catalog.=) 'relation' \
+     AND l.relation OPERATOR(pg_catalog.<>) 'pg_catalog.pg_locks'::pg_catalog.regclass::pg_catalog.oid";
+
+const IDENTITY: &str = "SELECT session_user, current_user, pg_catalog.current_setting('role'), \
+     pg_catalog.current_setting('search_path'), pg_catalog.current_setting('default_transaction_isolation'), \
+     EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
+     OR EXISTS (SELECT FROM pg_catalog.pg_type t WHERE t.typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())";
+
+const SETTINGS: &str = "SELECT s.name, s.setting FROM pg_catalog.pg_settings s WHERE s.source OPERATOR(pg_catalog.<>) 'default' \
+     AND s.context OPERATOR(pg_catalog.=) ANY ('{user,superuser,superuser-backend,backend}') ORDER BY s.name USING OPERATOR(pg_catalog.~<~)";
+
+#[derive(Debug)]
+pub enum Job {
+    /// Read the session's settings; then go on with this fill.
+    ReadSettings { fill: Option<Box<Fill>> },
+    /// Ask which relations a statement locks.
+    Analyse(Box<Analyse>),
+    /// Parse statements that were so far answered from the cache only.
+    ParseUnsent,
+}
+
+#[derive(Debug)]
+pub struct Analyse {
+    statement: std::sync::Arc<Statement>,
+    part: usize,
+    /// What is sent to be parsed.
+    text: Bytes,
+    types: Vec<u32>,
+    epoch: u64,
+    context: [u8; 32],
+    fill: Option<Box<Fill>>,
+}
+
+impl Analyse {
+    pub fn new(statement: std::sync::Arc<Statement>, part: usize, text: Bytes, types: Vec<u32>) -> Self {
+        Self { statement, part, text, types, epoch: 0, context: [0; 32], fill: None }
+    }
+
+    fn of_read(fill: Fill) -> Self {
+        let request = &fill.request;
+        let analyse = Self::new(request.statement.clone(), 0, fill.text.clone(), request.types.clone());
+        Self { fill: Some(Box::new(fill)), ..analyse }
+    }
+
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.types == other.types
+            && self.statement.parts.get(self.part).map(|part| part.shape)
+                == other.statement.parts.get(other.part).map(|part| part.shape)
+    }
+}
+
+impl Session {
+    /// A recorded read has been answered: whatever is missing to make it an entry is asked for.
+    pub(super) fn follow_up(&mut self, fill: Fill) {
+        if fill.recording.is_spoilt() && !self.wants_analysis(&fill.request) {
+            return;
+        }
+        if self.context.digest().is_none() {
+            self.start(Job::ReadSettings { fill: Some(Box::new(fill)) });
+            return;
+        }
+        self.start(Job::Analyse(Box::new(Analyse::of_read(fill))));
+    }
+
+    /// Sends the next job that waits, if there is one. The caller has checked that the connection is idle.
+    pub(super) fn start_next_job(&mut self) {
+        if self.analyses.is_empty() {
+            return;
+        }
+        if self.context.digest().is_none() {
+            // What an analysis says holds for the settings that it was made under.
+            self.start(Job::ReadSettings { fill: None });
+        } else if let Some(analyse) = self.analyses.pop_front() {
+            self.start(Job::Analyse(Box::new(analyse)));
+        }
+    }
+
+    fn wants_analysis(&self, request: &ReadRequest) -> bool {
+        let database = self.visit.database();
+        let (Some(part), Some(context)) = (request.statement.parts.first(), self.context.digest()) else { return true };
+        database.analysis(&analysis_key(part, &request.types, context, database.epoch())).is_none()
+    }
+
+    fn start(&mut self, job: Job) {
+        let before = self.upstream.output.len();
+        let sent = match job {
+            Job::ReadSettings { fill } => {
+                let commands = [BEGIN, IDENTITY, "SET LOCAL search_path = pg_catalog", SETTINGS, ROLLBACK];
+                run_all(&mut self.upstream.output, &commands).map(|()| Job::ReadSettings { fill })
+            }
+            Job::Analyse(mut analyse) => {
+                analyse.epoch = self.visit.database().epoch();
+                analyse.context = self.context.digest().copied().unwrap_or_default();
+                self.send_analysis(&analyse).map(|()| Job::Analyse(analyse))
+            }
+            Job::ParseUnsent => Ok(Job::ParseUnsent),
+        };
+        let Ok(job) = sent else {
+            // A text with a NUL, which cannot have run either.
+            self.upstream.output.truncate(before);
+            return;
+        };
+        encode::sync(&mut self.upstream.output);
+        self.pipeline.push(Origin::Own, Request::Sync(Span::own(Some(job))));
+    }
+
+    fn send_analysis(&mut self, analyse: &Analyse) -> Result<(), EncodeError> {
+        let timeout = format!("SET LOCAL lock_timeout = {}", self.shared.config.load().catalog.lock_timeout_ms);
+        let out = &mut self.upstream.output;
+        run_all(out, &[BEGIN, &timeout])?;
+        encode::parse(out, STATEMENT, &analyse.text, &analyse.types)?;
+        run_all(out, &[LOCKS])?;
+        // After an error everything up to here was skipped: the cleaning stands in a span of its own.
+        encode::sync(out);
+        self.pipeline.push(Origin::Own, Request::Sync(Span::own(None)));
+        let out = &mut self.upstream.output;
+        encode::close(out, Target::Statement, STATEMENT)?;
+        encode::close(out, Target::Statement, NAME)?;
+        run_all(out, &[ROLLBACK])
+    }
+
+    /// Before the client's text is run that may use or show prepared statements: those that were never sent are.
+    pub(super) fn parse_unsent(&mut self) {
+        let unsent = self.prepared.take_all_unsent();
+        if unsent.is_empty() {
+            return;
+        }
+        for prepared in unsent {
+            // It was decoded from a message, so it fits into one.
+            let _ = encode::parse(&mut self.upstream.output, &prepared.name, &prepared.text, &prepared.types);
+        }
+        self.start(Job::ParseUnsent);
+    }
+
+    /// All replies of a job are in `own_replies`.
+    pub(super) fn finish_job(&mut self, job: Job) {
+        let replies = std::mem::take(&mut self.own_replies);
+        match job {
+            Job::ReadSettings { fill } => {
+                let Some(baseline) = baseline(&replies) else { return };
+                let epoch = self.visit.database().epoch();
+                if self.context.read(baseline) {
+                    self.visit.database().remember_baseline(epoch, self.start_digest, baseline);
+                }
+                if let Some(fill) = fill
+                    && !baseline.temporary
+                    && baseline.read_committed
+                {
+                    self.settle_fill(*fill);
+                }
+            }
+            Job::Analyse(analyse) => self.finish_analysis(*analyse, &replies),
+            Job::ParseUnsent => {}
+        }
+    }
+
+    fn settle_fill(&mut self, fill: Fill) {
+        let database = self.visit.database();
+        let known = self.context.digest().and_then(|context| {
+            let part = fill.request.statement.parts.first()?;
+            database.analysis(&analysis_key(part, &fill.request.types, context, database.epoch()))
+        });
+        match known {
+            Some(analysis) => self.store(fill, Some(&analysis)),
+            None => self.follow_up(fill),
+        }
+    }
+
+    fn finish_analysis(&mut self, analyse: Analyse, replies: &[u8]) {
+        let Analyse { statement, part, types, epoch, context, fill, .. } = analyse;
+        let database = self.visit.database();
+        let (Some(part), Some(model)) = (statement.parts.get(part), database.model()) else { return };
+        if model.epoch != epoch {
+            return;
+        }
+        let analysis = match locks(replies) {
+            Some(locks) => Analysis::conclude(database, &model, part, &locks),
+            None => return,
+        };
+        let analysis = std::sync::Arc::new(analysis);
+        database.remember(analysis_key(part, &types, &context, epoch), analysis.clone());
+        if let Some(fill) = fill {
+            self.store(*fill, Some(&analysis));
+        }
+        self.shared.metrics.operation_duration(Operation::Analyse).record(0.0);
+    }
+}
+
+/// Parse, Bind, Execute and Close for each text.
+fn run_all(out: &mut BytesMut, texts: &[&str]) -> Result<(), EncodeError> {
+    for text in texts {
+        encode::parse(out, NAME, text.as_bytes(), &[])?;
+        encode::bind(out, b"", NAME, &[], std::iter::empty::<Option<&[u8]>>(), &[])?;
+        encode::execute(out, b"", 0)?;
+        encode::close(out, Target::Statement, NAME)?;
+    }
+    Ok(())
+}
+
+/// `None` if the statement could not be analysed: a lock, a timeout, a cancel, or an error of its own. That is not remembered,
+/// since a statement of the same shape may do better.
+fn locks(replies: &[u8]) -> Option<Vec<RelationLock>> {
+    let mut locks = Vec::new();
+    for (tag, body) in frames(replies) {
+        match tag {
+            backend::ERROR_RESPONSE => return None,
+            backend::DATA_ROW => locks.push(lock(body)?),
+            _ => {}
+        }
+    }
+    Some(locks)
+}
+
+fn lock(body: &[u8]) -> Option<RelationLock> {
+    let row: Vec<Option<&[u8]>> = DataRow::decode(body).ok()?.iter().collect();
+    let [Some(oid), Some(mode), path] = row.as_slice() else { return None };
+    let oid = TableOid(std::str::from_utf8(oid).ok()?.parse().ok()?);
+    let writes = !matches!(*mode, b"AccessShareLock" | b"RowShareLock");
+    // A temporary relation's file is `t<backend>_<node>` (relpath.c); views have none.
+    let temporary = path.is_some_and(|path| path.rsplit(|byte| *byte == b'/').next().is_some_and(|f| f.starts_with(b"t")));
+    Some(RelationLock { oid, writes, temporary })
+}
+
+fn baseline(replies: &[u8]) -> Option<Baseline> {
+    let mut hasher = KeyHasher::new();
+    let mut identity: Option<(bool, bool)> = None;
+    for (tag, body) in frames(replies) {
+        match tag {
+            backend::ERROR_RESPONSE => return None,
+            backend::DATA_ROW => {
+                let row: Vec<&[u8]> = DataRow::decode(body).ok()?.iter().map(Option::unwrap_or_default).collect();
+                match row.as_slice() {
+                    [_, _, _, _, isolation, temporary] => {
+                        hasher.fields(row[..4].iter().copied());
+                        identity = Some((*isolation == b"read committed", *temporary == b"t"));
+                    }
+                    [name, value] => {
+                        let name = std::str::from_utf8(name).ok()?.to_ascii_lowercase();
+                        if name != "search_path" && setting_is_relevant(&name) {
+                            hasher.field(name.as_bytes()).field(value);
+                        }
+                    }
+                    _ => return None,
+                }
+            }
+            _ => {}
+        }
+    }
+    let (read_committed, temporary) = identity?;
+    Some(Baseline { fingerprint: hasher.finish(), read_committed, temporary })
+}
+
+/// The frames of collected replies, which are whole.
+fn frames(mut replies: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let header = frame::peek(replies).ok()??;
+        let body = replies.get(frame::HEADER_BYTES..header.total)?;
+        replies = &replies[header.total..];
+        Some((header.tag, body))
+    })
+}

@@ -1,0 +1,107 @@
+//! What a request may do, taken note of before it is sent.
+//!
+//! **Invariant.** No byte that may write is put into the upstream's buffer before what it may write is marked or collected.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Session;
+use super::block::{Status, Timing};
+use super::effects::{Effects, Transaction};
+use super::jobs::Analyse;
+use super::lookup::analysis_key;
+use super::span::Span;
+use crate::cache::versions::WriteSet;
+use crate::statement::{Class, Statement};
+use crate::telemetry::metrics::{Class as QueryClass, Scope};
+
+/// Statements that wait for their analysis, per session.
+const WAITING_ANALYSES: usize = 8;
+
+impl Session {
+    /// What a text may do, with what is known of it.
+    pub(super) fn effects(&mut self, statement: &Statement, types: &[u32]) -> Effects {
+        if !self.tracking {
+            return Effects::none(QueryClass::Unknown);
+        }
+        if !self.context.is_plain_utf8() && !is_harmless_anywhere(statement) {
+            return Effects::opaque(QueryClass::Unknown);
+        }
+        let database = self.visit.database();
+        let model = database.model();
+        let context = self.context.digest().filter(|_| model.is_some());
+        statement
+            .parts
+            .iter()
+            .map(|part| {
+                let key = context.map(|context| analysis_key(part, types, context, database.epoch()));
+                let analysis = key.and_then(|key| database.analysis(&key));
+                Effects::of(part, analysis.as_deref(), model.as_deref())
+            })
+            .reduce(|mut sum, effects| {
+                sum.merge(effects);
+                sum
+            })
+            .unwrap_or_else(|| Effects::none(QueryClass::Utility))
+    }
+
+    /// Marks or collects what is about to be written and adds the rest of the effects to the span.
+    pub(super) fn take_note(&mut self, span: &mut Span, effects: &Effects, statement: Option<&Arc<Statement>>) {
+        span.add(effects, statement);
+        if !self.tracking {
+            return;
+        }
+        let certainly_inside = self.block.status() == Status::InBlock
+            && !self.pipeline.has_spans()
+            && span.transaction == Transaction::Kept;
+        let timing = if certainly_inside { Timing::InsideBlock } else { Timing::MayCommit };
+        let versions = &self.visit.database().versions;
+        span.writes.merge(self.block.write(versions, &effects.writes, effects.doubts_catalog, timing));
+        if !effects.writes.is_empty() {
+            let scope = match effects.writes {
+                WriteSet::Everything => Scope::Everything,
+                WriteSet::Tables(_) => Scope::Table,
+            };
+            self.shared.metrics.cache_invalidations(scope).increment(1);
+        }
+    }
+
+    /// Writes whose targets are not known yet are analysed when the connection is idle.
+    pub(super) fn wish_for_analyses(&mut self, statement: &Arc<Statement>, text: &[u8], types: &[u32]) {
+        if !self.tracking || !self.context.is_plain_utf8() {
+            return;
+        }
+        let context = self.context.digest().copied();
+        let database = self.visit.database().clone();
+        for (number, part) in statement.parts.iter().enumerate() {
+            let sql = match (&part.class, &part.copy_target) {
+                (Class::Write, _) if !part.facts.creates_relation => Bytes::copy_from_slice(part.text_of(text)),
+                // What COPY writes is what a DELETE would lock: the table, its children, and what refers to it.
+                (Class::CopyIn, Some(target)) => Bytes::from([b"DELETE FROM ", &target[..]].concat()),
+                _ => continue,
+            };
+            let known = context.is_some_and(|context| {
+                database.analysis(&analysis_key(part, types, &context, database.epoch())).is_some()
+            });
+            if known || self.analyses.len() >= WAITING_ANALYSES {
+                continue;
+            }
+            let analyse = Analyse::new(statement.clone(), number, sql, types.to_vec());
+            if !self.analyses.iter().any(|waiting| waiting.same_as(&analyse)) {
+                self.analyses.push_back(analyse);
+            }
+        }
+    }
+}
+
+/// Whether a text in whatever encoding can be told to write nothing: transaction control in plain ASCII.
+fn is_harmless_anywhere(statement: &Statement) -> bool {
+    statement.parts.iter().all(|part| {
+        !part.facts.non_ascii_names
+            && matches!(
+                part.class,
+                Class::Begin(_) | Class::Commit { .. } | Class::Rollback { .. } | Class::Savepoint | Class::Release
+            )
+    })
+}

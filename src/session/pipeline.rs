@@ -1,0 +1,281 @@
+//! Which reply belongs to which request: the protocol's bookkeeping, without I/O.
+//!
+//! **Invariant.** The queue holds, in order, what the upstream has been sent and has not finished answering. Requests that the
+//! upstream is going to skip (after an error, up to the next Sync) are not in it. It is empty exactly when the upstream owes
+//! nothing, so a connection is idle when the queue is empty and the last ReadyForQuery said idle.
+//!
+//! The rules are those of `PostgresMain` (src/backend/tcop/postgres.c): an error in an extended message skips everything up
+//! to Sync, a simple Query included; a Sync that arrives in COPY-in mode is dropped.
+
+use std::collections::VecDeque;
+
+use crate::wire::frame::backend;
+
+/// Who waits for the replies of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The client: its replies are forwarded.
+    Client,
+    /// The proxy, on the client's behalf within a client's batch: success is swallowed, an error is the client's.
+    Injected,
+    /// The proxy for itself: everything is collected.
+    Own,
+}
+
+/// A request that was sent upstream. `S` is what a ParseComplete confirms, `B` belongs to a span that ends with ReadyForQuery.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Request<S, B> {
+    Parse(S),
+    Bind,
+    Describe,
+    Execute,
+    Close,
+    /// CopyDone or CopyFail: answered by nothing, it ends the time in which Sync is dropped.
+    CopyEnd,
+    Sync(B),
+    Query(B),
+    FunctionCall(B),
+}
+
+#[derive(Debug)]
+struct Item<S, B> {
+    request: Request<S, B>,
+    origin: Origin,
+}
+
+/// What to do with a frame from the upstream.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reply<S, B> {
+    pub route: Route,
+    pub event: Option<Event<S, B>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    Forward,
+    Swallow,
+    Collect,
+}
+
+/// What a frame has completed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<S, B> {
+    /// The statement exists upstream now.
+    Parsed(S),
+    /// An error; the rest of its span is skipped. The statements are those whose Parse was skipped.
+    Failed(Vec<S>),
+    /// ReadyForQuery: these spans are over (more than one when a Sync was dropped by COPY).
+    Ready(Vec<B>),
+}
+
+#[derive(Debug)]
+pub struct Pipeline<S, B> {
+    queue: VecDeque<Item<S, B>>,
+    /// The upstream skips messages until a Sync that has not been sent yet.
+    skipping: bool,
+    /// The upstream reads COPY data for an extended query.
+    copying_in: bool,
+    /// Spans whose Sync was dropped; they end with the next one.
+    orphans: Vec<B>,
+    /// A frame came that no request explains. Nothing is certain from then on.
+    confused: bool,
+}
+
+impl<S, B> Default for Pipeline<S, B> {
+    fn default() -> Self {
+        Self { queue: VecDeque::new(), skipping: false, copying_in: false, orphans: Vec::new(), confused: false }
+    }
+}
+
+impl<S, B> Pipeline<S, B> {
+    /// Takes note of a request that is being sent. Returns its payload if the upstream is going to skip it.
+    pub fn push(&mut self, origin: Origin, request: Request<S, B>) -> Option<Request<S, B>> {
+        match request {
+            Request::Sync(span) if self.copying_in => {
+                self.orphans.push(span);
+                return None;
+            }
+            Request::Sync(_) => self.skipping = false,
+            Request::CopyEnd if self.queue.is_empty() => return None,
+            Request::CopyEnd => self.copying_in = false,
+            _ if self.skipping => return Some(request),
+            _ => {}
+        }
+        self.queue.push_back(Item { request, origin });
+        None
+    }
+
+    /// Nothing is owed by the upstream.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty() && !self.skipping
+    }
+
+    /// Whether the upstream is working for the proxy itself at the moment.
+    pub fn at_own(&self) -> bool {
+        self.queue.front().is_some_and(|item| item.origin == Origin::Own)
+    }
+
+    /// Whether a request of the client is unanswered.
+    pub fn owes_client(&self) -> bool {
+        self.queue.iter().any(|item| item.origin != Origin::Own)
+    }
+
+    pub fn is_confused(&self) -> bool {
+        self.confused
+    }
+
+    /// The span that the reply at hand belongs to, for notes along the way.
+    pub fn current_span(&mut self) -> Option<&mut B> {
+        self.queue.iter_mut().find_map(|item| match &mut item.request {
+            Request::Sync(span) | Request::Query(span) | Request::FunctionCall(span) => Some(span),
+            _ => None,
+        })
+    }
+
+    /// All spans that have not ended, and what their connection's loss leaves open.
+    pub fn into_spans(self) -> impl Iterator<Item = B> {
+        self.orphans.into_iter().chain(self.queue.into_iter().filter_map(|item| match item.request {
+            Request::Sync(span) | Request::Query(span) | Request::FunctionCall(span) => Some(span),
+            _ => None,
+        }))
+    }
+
+    /// Takes note of a frame from the upstream.
+    pub fn reply(&mut self, tag: u8) -> Reply<S, B> {
+        let origin = self.queue.front().map_or(Origin::Client, |item| item.origin);
+        let plain = Reply { route: route(origin, tag), event: None };
+        match tag {
+            backend::NOTICE_RESPONSE => plain,
+            backend::NOTIFICATION_RESPONSE | backend::PARAMETER_STATUS => Reply { route: Route::Forward, event: None },
+            backend::ERROR_RESPONSE => Reply { event: self.failed(), ..plain },
+            backend::READY_FOR_QUERY => Reply { event: self.ready(), ..plain },
+            _ => Reply { event: self.progress(tag), ..plain },
+        }
+    }
+
+    fn progress(&mut self, tag: u8) -> Option<Event<S, B>> {
+        let Some(item) = self.queue.front() else {
+            self.confused = true;
+            return None;
+        };
+        let ends = match (&item.request, tag) {
+            (Request::Query(_) | Request::FunctionCall(_), _) => false,
+            (Request::Parse(_), backend::PARSE_COMPLETE)
+            | (Request::Bind, backend::BIND_COMPLETE)
+            | (Request::Close, backend::CLOSE_COMPLETE)
+            | (Request::Describe, backend::ROW_DESCRIPTION | backend::NO_DATA)
+            | (
+                Request::Execute,
+                backend::COMMAND_COMPLETE | backend::EMPTY_QUERY_RESPONSE | backend::PORTAL_SUSPENDED,
+            ) => true,
+            (Request::Describe, backend::PARAMETER_DESCRIPTION)
+            | (
+                Request::Execute,
+                backend::DATA_ROW | backend::COPY_DATA | backend::COPY_DONE | backend::COPY_OUT_RESPONSE,
+            ) => false,
+            (Request::Execute, backend::COPY_IN_RESPONSE | backend::COPY_BOTH_RESPONSE) => {
+                self.drop_syncs_before_copy_end();
+                false
+            }
+            _ => {
+                self.confused = true;
+                false
+            }
+        };
+        if !ends {
+            return None;
+        }
+        let item = self.queue.pop_front()?;
+        if matches!(item.request, Request::Execute) {
+            self.copying_in = false;
+        }
+        self.pop_copy_ends();
+        match item.request {
+            Request::Parse(statement) => Some(Event::Parsed(statement)),
+            _ => None,
+        }
+    }
+
+    fn failed(&mut self) -> Option<Event<S, B>> {
+        match self.queue.front().map(|item| &item.request) {
+            // Not in answer to anything: the connection is about to end.
+            None => return None,
+            Some(Request::Query(_) | Request::FunctionCall(_) | Request::Sync(_)) => {
+                return Some(Event::Failed(Vec::new()));
+            }
+            Some(_) => {}
+        }
+        self.copying_in = false;
+        let mut skipped = Vec::new();
+        loop {
+            match self.queue.pop_front() {
+                None => {
+                    self.skipping = true;
+                    break;
+                }
+                Some(item) if matches!(item.request, Request::Sync(_)) => {
+                    self.queue.push_front(item);
+                    break;
+                }
+                Some(Item { request: Request::Parse(statement), .. }) => skipped.push(statement),
+                Some(Item { request: Request::Query(span) | Request::FunctionCall(span), .. }) => {
+                    self.orphans.push(span);
+                }
+                Some(_) => {}
+            }
+        }
+        Some(Event::Failed(skipped))
+    }
+
+    fn ready(&mut self) -> Option<Event<S, B>> {
+        let span = match self.queue.pop_front().map(|item| item.request) {
+            Some(Request::Sync(span) | Request::Query(span) | Request::FunctionCall(span)) => span,
+            other => {
+                // With nothing outstanding it is the second answer to a Sync that COPY dropped after all.
+                self.confused |= other.is_some();
+                return None;
+            }
+        };
+        self.copying_in = false;
+        self.pop_copy_ends();
+        let mut spans = std::mem::take(&mut self.orphans);
+        spans.push(span);
+        Some(Event::Ready(spans))
+    }
+
+    /// The upstream has entered COPY-in mode: it drops every Sync up to the end of the data.
+    fn drop_syncs_before_copy_end(&mut self) {
+        let end = self.queue.iter().position(|item| matches!(item.request, Request::CopyEnd));
+        self.copying_in = end.is_none();
+        let mut position = 0;
+        let end = end.unwrap_or(self.queue.len());
+        let (orphans, queue) = (&mut self.orphans, &mut self.queue);
+        let mut kept = VecDeque::with_capacity(queue.len());
+        for item in queue.drain(..) {
+            match item.request {
+                Request::Sync(span) if position < end => orphans.push(span),
+                request => kept.push_back(Item { request, origin: item.origin }),
+            }
+            position += 1;
+        }
+        *queue = kept;
+    }
+
+    fn pop_copy_ends(&mut self) {
+        while matches!(self.queue.front(), Some(Item { request: Request::CopyEnd, .. })) {
+            self.queue.pop_front();
+        }
+    }
+}
+
+fn route(origin: Origin, tag: u8) -> Route {
+    match origin {
+        Origin::Client => Route::Forward,
+        Origin::Injected if tag == backend::ERROR_RESPONSE || tag == backend::NOTICE_RESPONSE => Route::Forward,
+        Origin::Injected => Route::Swallow,
+        Origin::Own => Route::Collect,
+    }
+}
+
+#[cfg(test)]
+mod tests;

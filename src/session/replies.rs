@@ -1,0 +1,265 @@
+//! What the upstream sends: frames are forwarded as they are, by their headers alone, and recorded where a read is.
+
+use bytes::Buf;
+
+use super::Session;
+use super::block::{Status, Writes};
+use super::cycle::End;
+use super::effects::{Settings, SettingsAction, Transaction};
+use super::pipeline::{Event, Route};
+use super::span::Span;
+use crate::telemetry::metrics::Path;
+use crate::wire::error::{ErrorResponse, sqlstate};
+use crate::wire::frame::{self, HEADER_BYTES, Header, backend};
+use crate::wire::message::backend::ParameterStatus;
+
+/// Longest ParameterStatus or ReadyForQuery that is believed.
+const CONTROL_BYTES: usize = 64 * 1024;
+/// Replies to the proxy's own requests that are kept.
+const OWN_BYTES: usize = 4 * 1024 * 1024;
+
+impl Session {
+    /// Deals with what the upstream has sent. True if anything could be done.
+    pub(super) fn replies(&mut self) -> Result<bool, End> {
+        if self.upstream.input.is_empty() || self.client.output.len() >= self.buffer_bytes || self.replay.is_some() {
+            return Ok(false);
+        }
+        let mut input = std::mem::take(&mut self.upstream.input);
+        let result = self.take_replies(&mut input);
+        self.upstream.input = input;
+        result
+    }
+
+    fn take_replies(&mut self, input: &mut bytes::BytesMut) -> Result<bool, End> {
+        // Frames from the front up to `run` are forwarded, in one piece.
+        let mut run = 0;
+        let mut progress = false;
+        self.reply_needed = 0;
+        loop {
+            let rest = &input[run..];
+            if rest.is_empty() {
+                break;
+            }
+            let (length, route) = if self.reply_passing.0 > 0 {
+                let length = self.reply_passing.0.min(rest.len());
+                self.reply_passing.0 -= length;
+                if let Some(recording) = self.recording() {
+                    recording.extend(&rest[..length]);
+                }
+                (length, self.reply_passing.1)
+            } else {
+                let Some(header) = frame::peek(rest).map_err(broken)? else { break };
+                if is_control(header.tag) {
+                    if header.total > CONTROL_BYTES {
+                        return Err(broken("a control message of the server is too long"));
+                    }
+                    if rest.len() < header.total {
+                        self.reply_needed = input.len() + header.total;
+                        break;
+                    }
+                }
+                let length = header.total.min(rest.len());
+                let route = self.reply(header, &rest[..length])?;
+                self.reply_passing = (header.total - length, route);
+                (length, route)
+            };
+            progress = true;
+            match route {
+                Route::Forward => run += length,
+                Route::Swallow | Route::Collect => {
+                    self.client.output.extend_from_slice(&input[..run]);
+                    if route == Route::Collect {
+                        self.collect(&input[run..run + length])?;
+                    }
+                    input.advance(run + length);
+                    run = 0;
+                }
+            }
+        }
+        if run == input.len() && self.client.output.is_empty() {
+            std::mem::swap(input, &mut self.client.output);
+        } else {
+            self.client.output.extend_from_slice(&input[..run]);
+            input.advance(run);
+        }
+        self.after_replies();
+        Ok(progress)
+    }
+
+    /// Takes note of one frame, of which at least the beginning is here.
+    fn reply(&mut self, header: Header, bytes: &[u8]) -> Result<Route, End> {
+        if let Some(recording) = self.recording() {
+            match header.tag {
+                backend::PARSE_COMPLETE | backend::BIND_COMPLETE | backend::READY_FOR_QUERY => {}
+                backend::NOTIFICATION_RESPONSE => {}
+                tag => {
+                    recording.frame(tag, header.total);
+                    recording.extend(bytes);
+                }
+            }
+        }
+        let body = &bytes[HEADER_BYTES.min(bytes.len())..];
+        let reply = self.pipeline.reply(header.tag);
+        if header.tag == backend::PARAMETER_STATUS
+            && let Ok(status) = ParameterStatus::decode(body)
+        {
+            self.context.report(status.name, status.value);
+        }
+        match reply.event {
+            None => {}
+            Some(Event::Parsed(_)) => {}
+            Some(Event::Failed(statements)) => {
+                for prepared in statements.into_iter().flatten() {
+                    self.prepared.refused(&prepared);
+                }
+                match self.pipeline.current_span() {
+                    Some(span) => span.failed = true,
+                    None => {
+                        if let Some(open) = &mut self.open {
+                            open.failed = true;
+                        }
+                    }
+                }
+            }
+            Some(Event::Ready(spans)) => {
+                let status = body.first().and_then(|byte| Status::from_byte(*byte));
+                let status = status.ok_or_else(|| broken("the server reported an unknown transaction status"))?;
+                self.ready(status, spans);
+            }
+        }
+        if self.pipeline.is_confused() {
+            self.tracking_lost();
+        }
+        Ok(reply.route)
+    }
+
+    /// The recording of the read whose result is being sent.
+    fn recording(&mut self) -> Option<&mut crate::cache::entry::Recording> {
+        if !self.tracking {
+            return None;
+        }
+        self.pipeline.current_span().and_then(|span| span.fill.as_mut()).map(|fill| &mut fill.recording)
+    }
+
+    fn collect(&mut self, bytes: &[u8]) -> Result<(), End> {
+        if self.own_replies.len() + bytes.len() > OWN_BYTES {
+            return Err(broken("a catalogue answer of the server is too long"));
+        }
+        self.own_replies.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// ReadyForQuery: what its requests did is decided.
+    fn ready(&mut self, status: Status, spans: Vec<Span>) {
+        let before = self.block.status();
+        let own = spans.iter().all(|span| span.own);
+        let mut writes = Writes::default();
+        let mut begun = None;
+        let mut follow = None;
+        for span in spans {
+            writes.merge(span.writes);
+            match span.transaction {
+                Transaction::Begins { plain } => begun = Some(plain),
+                Transaction::Changed => self.block.distrust(),
+                Transaction::Kept | Transaction::Ends => {}
+            }
+            self.settle_settings(&span.settings, span.failed, before == Status::Idle && status == Status::Idle);
+            if span.concerns_databases {
+                self.shared.databases.leave_unvisited();
+            }
+            if !span.failed {
+                for statement in span.deallocates {
+                    let mentions = |name: &[u8]| {
+                        std::str::from_utf8(name).is_ok_and(|name| statement.parts.iter().any(|part| part.names(name)))
+                    };
+                    let discards = statement.parts.iter().any(|part| part.names("discard"));
+                    self.prepared.deallocate(|name| discards || mentions(name));
+                }
+            }
+            if let Some(job) = span.job {
+                self.finished = Some(job);
+            }
+            if !span.own {
+                self.shared.metrics.queries(span.class).increment(1);
+                self.shared.metrics.query_duration(Path::Upstream).record(span.started.elapsed().as_secs_f64());
+                follow = span.fill.filter(|_| !span.failed);
+            }
+        }
+        if own {
+            return;
+        }
+        let over = self.block.ready(status, begun, writes);
+        self.settle(over);
+        if status == Status::Idle {
+            self.prepared.end_portals();
+        }
+        self.follow = follow;
+    }
+
+    /// Raises the doubts, then settles the marks: nothing that rests on the old catalogue is believed in between.
+    fn settle(&self, writes: Writes) {
+        if writes.doubts_catalog {
+            self.visit.database().doubt();
+        }
+        for marks in writes.marks {
+            marks.settle();
+        }
+    }
+
+    fn settle_settings(&mut self, settings: &Settings, failed: bool, alone: bool) {
+        match settings {
+            Settings::Kept => {}
+            Settings::Applied(_) if alone && failed => {}
+            Settings::Applied(action) if alone => match action {
+                SettingsAction::Set(action) => self.context.apply(action),
+                SettingsAction::DiscardAll => self.context.discard_all(),
+                SettingsAction::DiscardTemporary => self.context.discard_temporary(),
+            },
+            // Inside a block it may be undone.
+            Settings::Applied(_) | Settings::Unknown => self.context.forget(),
+        }
+    }
+
+    /// Between the client's requests: what a reply has made possible.
+    fn after_replies(&mut self) {
+        if let Some(job) = self.finished.take() {
+            self.finish_job(job);
+        }
+        let fill = self.follow.take();
+        if !self.pipeline.is_empty() || self.open.is_some() {
+            return;
+        }
+        if let Some(fill) = fill {
+            match fill.basis {
+                super::lookup::Basis::Known { .. } => self.store(fill, None),
+                super::lookup::Basis::Tentative { .. } if self.block.status() == Status::Idle => self.follow_up(fill),
+                super::lookup::Basis::Tentative { .. } => {}
+            }
+        }
+        if self.pipeline.is_empty() && self.block.status() == Status::Idle && !self.is_ending() {
+            self.start_next_job();
+        }
+    }
+
+    /// The replies do not fit the requests: from here on nothing is known of this session, and what it may have written
+    /// stays marked until its backend is gone.
+    fn tracking_lost(&mut self) {
+        if !self.tracking {
+            return;
+        }
+        self.tracking = false;
+        tracing::warn!(pid = self.pid, "unexpected reply of the server: this session bypasses the cache");
+        let marks = self.visit.database().versions.mark(&crate::cache::versions::WriteSet::Everything);
+        let lost = Writes { marks: vec![marks], doubts_catalog: true };
+        self.lost.merge(lost);
+    }
+}
+
+fn is_control(tag: u8) -> bool {
+    matches!(tag, backend::READY_FOR_QUERY | backend::PARAMETER_STATUS)
+}
+
+fn broken(error: impl std::fmt::Display) -> End {
+    let message = format!("protocol violation by the upstream server: {error}");
+    End::Told(ErrorResponse::fatal(sqlstate::CONNECTION_FAILURE, message))
+}

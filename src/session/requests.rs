@@ -1,0 +1,496 @@
+//! What the client sends: reads are looked up, everything else is relayed, and its effects are taken note of first.
+//!
+//! A message longer than `server.max_inspect_bytes` is passed on in pieces and taken to write anything.
+
+use std::sync::Arc;
+use std::task::Context;
+
+use bytes::{Buf, Bytes};
+
+use super::Session;
+use super::cycle::{End, Replay};
+use super::effects::Effects;
+use super::lookup::{Plan, ReadRequest, simple_query_formats};
+use super::pipeline::{Origin, Request};
+use super::prepared::Prepared;
+use super::span::Span;
+use crate::cache::entry::Entry;
+use crate::cache::flight::Waiting;
+use crate::statement::{Class, SessionCommand, Statement};
+use crate::telemetry::metrics::{Access, Class as QueryClass, Path};
+use crate::wire::error::{ErrorResponse, sqlstate};
+use crate::wire::frame::{self, FrameError, HEADER_BYTES, Header, backend, frontend};
+use crate::wire::message::{Bind, Close, Describe, Execute, Parse, Query, Target, encode};
+
+/// What becomes of the front of the input.
+enum Taken {
+    /// Nothing yet: so many bytes are needed.
+    Needs(usize),
+    /// Nothing yet: an identical miss is awaited.
+    Waits,
+    /// So many bytes go upstream, as far as they are here.
+    Relayed(usize),
+    /// So many bytes are answered.
+    Served(usize),
+}
+
+/// An extended query that is all there: `[Parse] Bind [Describe portal] Execute Sync` on the unnamed portal.
+struct Batch {
+    parse: Option<Arc<Prepared>>,
+    prepared: Arc<Prepared>,
+    request: ReadRequest,
+    /// Its bytes in the input.
+    length: usize,
+}
+
+/// What stands at the front of the input.
+enum Front {
+    Needs(usize),
+    /// One message that is relayed.
+    Single(Header),
+    Read(Box<Batch>),
+}
+
+impl Session {
+    /// Deals with what the client has sent. True if anything could be done.
+    pub(super) fn requests(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut progress = false;
+        while self.accepts_requests(cx) && self.request()? {
+            progress = true;
+        }
+        Ok(progress)
+    }
+
+    /// Not while the upstream works for us, a cached result is on its way, somebody else's miss is awaited, or a buffer is full.
+    fn accepts_requests(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(waiting) = &mut self.waiting {
+            if waiting.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+            self.waiting = None;
+            self.has_waited = true;
+        }
+        !self.client.input.is_empty()
+            && !self.pipeline.at_own()
+            && self.replay.is_none()
+            && self.client.output.len() < self.buffer_bytes
+            && self.upstream.output.len() < self.buffer_bytes
+    }
+
+    /// One request, or a piece of one. False if more bytes are needed.
+    fn request(&mut self) -> Result<bool, End> {
+        if self.request_passing > 0 {
+            self.forward(self.request_passing);
+            return Ok(true);
+        }
+        // The input is taken out so that it can be read while the session changes.
+        let input = std::mem::take(&mut self.client.input);
+        let taken = self.take(&input);
+        self.client.input = input;
+        self.request_needed = 0;
+        match taken? {
+            Taken::Needs(bytes) => {
+                self.request_needed = bytes;
+                Ok(false)
+            }
+            Taken::Waits => Ok(false),
+            Taken::Relayed(length) => {
+                self.forward(length);
+                Ok(true)
+            }
+            Taken::Served(length) => {
+                self.client.input.advance(length);
+                Ok(true)
+            }
+        }
+    }
+
+    fn take(&mut self, input: &[u8]) -> Result<Taken, End> {
+        match self.front(input)? {
+            Front::Needs(bytes) => Ok(Taken::Needs(bytes)),
+            Front::Read(batch) => Ok(self.read_batch(*batch)),
+            Front::Single(header) => self.single(header, input),
+        }
+    }
+
+    fn front(&self, input: &[u8]) -> Result<Front, End> {
+        let Some(first) = frame::peek(input).map_err(violation)? else { return Ok(Front::Needs(HEADER_BYTES)) };
+        if first.total > self.max_inspect_bytes || first.tag == frontend::COPY_DATA {
+            return Ok(Front::Single(first));
+        }
+        if input.len() < first.total {
+            return Ok(Front::Needs(first.total));
+        }
+        let extended = matches!(first.tag, frontend::PARSE | frontend::BIND);
+        if !self.tracking || self.open.is_some() || !extended {
+            return Ok(Front::Single(first));
+        }
+        let mut frames = Frames { input, at: 0, needed: 0, limit: self.max_inspect_bytes };
+        match self.batch(&mut frames) {
+            Some(batch) => Ok(Front::Read(Box::new(batch))),
+            None if frames.needed > 0 => Ok(Front::Needs(frames.needed)),
+            None => Ok(Front::Single(first)),
+        }
+    }
+
+    /// The extended query at the front, if the cache may answer it. Only reads are kept back until their Sync is here.
+    fn batch(&self, frames: &mut Frames<'_>) -> Option<Batch> {
+        let parse = match frames.next(frontend::PARSE) {
+            Some(body) => Some(Arc::new(self.decode_parse(body)?)),
+            None => None,
+        };
+        if parse.as_ref().is_some_and(|parse| !parse.statement.is_single_read() || self.prepared.is_taken(&parse.name)) {
+            return None;
+        }
+        let bind = Bind::decode(frames.next(frontend::BIND)?).ok()?;
+        let prepared = match &parse {
+            Some(parse) => Some(parse).filter(|parse| parse.name == bind.statement)?.clone(),
+            None => self.prepared.get(bind.statement).filter(|prepared| prepared.statement.is_single_read())?.clone(),
+        };
+        if !bind.portal.is_empty() {
+            return None;
+        }
+        let described = match frames.next(frontend::DESCRIBE).map(Describe::decode) {
+            Some(Ok(Describe { kind: Target::Portal, name: b"" })) => true,
+            Some(_) => return None,
+            None => false,
+        };
+        if !matches!(Execute::decode(frames.next(frontend::EXECUTE)?), Ok(Execute { portal: b"", max_rows: None })) {
+            return None;
+        }
+        frames.next(frontend::SYNC)?;
+        let request = ReadRequest {
+            statement: prepared.statement.clone(),
+            types: prepared.types.clone(),
+            tail: ReadRequest::tail(&prepared.statement, &prepared.types, |hasher| {
+                bind.hash_parameters(hasher);
+                bind.hash_result_formats(hasher);
+            }),
+            described,
+            listed_formats: bind.result_formats.len(),
+            special_time_parameter: bind.parameters_contain_special_time_word(),
+        };
+        Some(Batch { parse, prepared, request, length: frames.at })
+    }
+
+    /// A read by the extended protocol.
+    fn read_batch(&mut self, batch: Batch) -> Taken {
+        let may_wait = !std::mem::take(&mut self.has_waited);
+        match self.plan(&batch.request, &batch.prepared.text, may_wait) {
+            Plan::Wait(waiting) => {
+                self.wait_for(waiting);
+                Taken::Waits
+            }
+            Plan::Serve(entry) => {
+                if let Some(parse) = batch.parse {
+                    self.client.output.extend_from_slice(&[backend::PARSE_COMPLETE, 0, 0, 0, 4]);
+                    self.prepared.answered(parse);
+                }
+                self.client.output.extend_from_slice(&[backend::BIND_COMPLETE, 0, 0, 0, 4]);
+                self.serve(&entry, batch.request.described);
+                Taken::Served(batch.length)
+            }
+            Plan::Relay(fill) => {
+                match batch.parse {
+                    Some(parse) => {
+                        self.prepared.sent(parse.clone());
+                        self.push(Request::Parse(Some(parse)));
+                    }
+                    None => self.send_if_unsent(&batch.prepared.name),
+                }
+                self.prepared.bind(Bytes::new(), Some(batch.prepared.clone()));
+                self.push(Request::Bind);
+                if batch.request.described {
+                    self.push(Request::Describe);
+                }
+                let effects = self.effects(&batch.prepared.statement, &batch.prepared.types);
+                let mut span = Span { fill, ..Span::default() };
+                self.take_note(&mut span, &effects, Some(&batch.prepared.statement));
+                self.push(Request::Execute);
+                self.push_span(span, Request::Sync);
+                Taken::Relayed(batch.length)
+            }
+        }
+    }
+
+    /// Relays one message. Its body is empty here if it is too long to be looked at.
+    fn single(&mut self, header: Header, input: &[u8]) -> Result<Taken, End> {
+        let body = input.get(HEADER_BYTES..header.total).filter(|_| header.total <= self.max_inspect_bytes);
+        match header.tag {
+            frontend::QUERY => return Ok(self.query(header, body)),
+            frontend::PARSE => self.relay_parse(body),
+            frontend::BIND => self.relay_bind(body),
+            frontend::DESCRIBE => {
+                self.opened();
+                if let Some(Ok(Describe { kind: Target::Statement, name })) = body.map(Describe::decode) {
+                    self.send_if_unsent(name);
+                }
+                self.push(Request::Describe);
+            }
+            frontend::EXECUTE => self.relay_execute(body),
+            frontend::CLOSE => {
+                self.opened();
+                if let Some(Ok(Close { kind: Target::Statement, name })) = body.map(Close::decode) {
+                    self.prepared.forget(name);
+                }
+                self.push(Request::Close);
+            }
+            frontend::SYNC => {
+                let span = self.open.take().unwrap_or_default();
+                self.push_span(span, Request::Sync);
+            }
+            frontend::FUNCTION_CALL => {
+                let mut span = self.open.take().unwrap_or_default();
+                self.take_note(&mut span, &Effects::opaque(QueryClass::Unknown), None);
+                self.push_span(span, Request::FunctionCall);
+            }
+            frontend::COPY_DONE | frontend::COPY_FAIL => self.push(Request::CopyEnd),
+            frontend::FLUSH | frontend::COPY_DATA | frontend::PASSWORD => {}
+            frontend::TERMINATE => return Err(End::Client),
+            unknown => return Err(violation(FrameError::UnknownTag(unknown))),
+        }
+        Ok(Taken::Relayed(header.total))
+    }
+
+    /// A simple Query; without a body if it is too long to be looked at.
+    fn query(&mut self, header: Header, body: Option<&[u8]>) -> Taken {
+        let text = body.and_then(|body| Query::decode(body).ok()).map(|query| query.text);
+        let Some(text) = text.filter(|_| self.tracking) else {
+            return self.relay_query(header, &Effects::opaque(QueryClass::Unknown), None, None);
+        };
+        let statement = self.shared.statements.get(text);
+        let mut fill = None;
+        if statement.is_single_read() {
+            let request = ReadRequest {
+                statement: statement.clone(),
+                types: Vec::new(),
+                tail: ReadRequest::tail(&statement, &[], simple_query_formats),
+                described: true,
+                listed_formats: 0,
+                special_time_parameter: false,
+            };
+            let may_wait = !std::mem::take(&mut self.has_waited);
+            match self.plan(&request, text, may_wait) {
+                Plan::Wait(waiting) => {
+                    self.wait_for(waiting);
+                    return Taken::Waits;
+                }
+                Plan::Serve(entry) => {
+                    self.serve(&entry, true);
+                    return Taken::Served(header.total);
+                }
+                Plan::Relay(relayed) => fill = relayed,
+            }
+        } else if uses_prepared_statements(&statement) {
+            self.parse_unsent();
+        }
+        let effects = self.effects(&statement, &[]);
+        self.wish_for_analyses(&statement, text, &[]);
+        self.relay_query(header, &effects, Some(&statement), fill)
+    }
+
+    fn relay_query(
+        &mut self,
+        header: Header,
+        effects: &Effects,
+        statement: Option<&Arc<Statement>>,
+        fill: Option<super::lookup::Fill>,
+    ) -> Taken {
+        let mut span = self.open.take().unwrap_or_default();
+        span.fill = fill;
+        self.take_note(&mut span, effects, statement);
+        // The upstream drops its unnamed statement (exec_simple_query).
+        self.prepared.forget(b"");
+        self.push_span(span, Request::Query);
+        Taken::Relayed(header.total)
+    }
+
+    fn relay_parse(&mut self, body: Option<&[u8]>) {
+        self.opened();
+        let prepared = if self.tracking { body.and_then(|body| self.decode_parse(body)).map(Arc::new) } else { None };
+        match &prepared {
+            Some(prepared) => {
+                if uses_prepared_statements(&prepared.statement) {
+                    self.parse_unsent_in_batch();
+                }
+                self.prepared.sent(prepared.clone());
+            }
+            // Its name may be any: what we knew is not certain any more.
+            None => self.prepared.deallocate(|_| true),
+        }
+        self.push(Request::Parse(prepared));
+    }
+
+    fn relay_bind(&mut self, body: Option<&[u8]>) {
+        self.opened();
+        match body.and_then(|body| Bind::decode(body).ok()) {
+            Some(bind) if self.tracking => {
+                self.send_if_unsent(bind.statement);
+                let prepared = self.prepared.get(bind.statement).cloned();
+                self.prepared.bind(Bytes::copy_from_slice(bind.portal), prepared);
+            }
+            // A portal of unknown name and statement: no portal is certain any more.
+            _ => self.prepared.end_portals(),
+        }
+        self.push(Request::Bind);
+    }
+
+    fn relay_execute(&mut self, body: Option<&[u8]>) {
+        self.opened();
+        let execute = body.and_then(|body| Execute::decode(body).ok());
+        let prepared = execute.and_then(|execute| self.prepared.portal(execute.portal)).cloned();
+        let effects = match &prepared {
+            Some(prepared) => {
+                self.wish_for_analyses(&prepared.statement, &prepared.text, &prepared.types);
+                self.effects(&prepared.statement, &prepared.types)
+            }
+            None => Effects::opaque(QueryClass::Unknown),
+        };
+        let mut span = self.open.take().unwrap_or_default();
+        self.take_note(&mut span, &effects, prepared.as_ref().map(|prepared| &prepared.statement));
+        self.open = Some(span);
+        self.push(Request::Execute);
+    }
+
+    /// A message of an extended batch is being relayed: the batch is open until its Sync.
+    fn opened(&mut self) {
+        self.open.get_or_insert_default();
+    }
+
+    fn push(&mut self, request: Request<Option<Arc<Prepared>>, Span>) {
+        self.pipeline.push(Origin::Client, request);
+    }
+
+    fn push_span(&mut self, span: Span, request: fn(Span) -> Request<Option<Arc<Prepared>>, Span>) {
+        // What the upstream is going to skip ends with the batch that is being skipped.
+        if let Some(Request::Query(span) | Request::FunctionCall(span)) =
+            self.pipeline.push(Origin::Client, request(span))
+        {
+            self.open = Some(span);
+        }
+    }
+
+    /// Passes the first `length` bytes on, as far as they are here.
+    fn forward(&mut self, length: usize) {
+        let here = length.min(self.client.input.len());
+        if here == self.client.input.len() && self.upstream.output.is_empty() {
+            std::mem::swap(&mut self.client.input, &mut self.upstream.output);
+        } else {
+            self.upstream.output.extend_from_slice(&self.client.input[..here]);
+            self.client.input.advance(here);
+        }
+        self.request_passing = length - here;
+    }
+
+    /// Before something refers to `name` upstream: sends its Parse if only the cache has seen it.
+    fn send_if_unsent(&mut self, name: &[u8]) {
+        if let Some(prepared) = self.prepared.take_unsent(name) {
+            self.inject(prepared);
+        }
+    }
+
+    /// As [`parse_unsent`](Session::parse_unsent), inside the client's batch.
+    fn parse_unsent_in_batch(&mut self) {
+        for prepared in self.prepared.take_all_unsent() {
+            self.inject(prepared);
+        }
+    }
+
+    fn inject(&mut self, prepared: Arc<Prepared>) {
+        // It was decoded from a message, so it fits into one.
+        let _ = encode::parse(&mut self.upstream.output, &prepared.name, &prepared.text, &prepared.types);
+        self.pipeline.push(Origin::Injected, Request::Parse(Some(prepared)));
+    }
+
+    fn decode_parse(&self, body: &[u8]) -> Option<Prepared> {
+        let parse = Parse::decode(body).ok()?;
+        Some(Prepared {
+            name: Bytes::copy_from_slice(parse.name),
+            text: Bytes::copy_from_slice(parse.text),
+            types: parse.types().collect(),
+            statement: self.shared.statements.get(parse.text),
+        })
+    }
+
+    fn wait_for(&mut self, waiting: Waiting) {
+        let bound = std::time::Duration::from_millis(self.shared.config.load().cache.single_flight_wait_ms);
+        self.waiting = Some(Box::pin(async move {
+            // Whoever is late goes to the upstream itself.
+            let _ = tokio::time::timeout(bound, waiting.landed()).await;
+        }));
+    }
+
+    /// Answers from the cache: the recorded frames and ReadyForQuery.
+    fn serve(&mut self, entry: &Entry, described: bool) {
+        let started = std::time::Instant::now();
+        let frames = entry.described().filter(|_| described).unwrap_or_else(|| entry.rows());
+        let ready = [backend::READY_FOR_QUERY, 0, 0, 0, 5, self.block.status().byte()];
+        if frames.len() <= self.buffer_bytes {
+            self.client.output.extend_from_slice(&frames);
+            self.client.output.extend_from_slice(&ready);
+        } else {
+            self.replay = Some(Replay { frames, tail: Bytes::copy_from_slice(&ready) });
+        }
+        let metrics = &self.shared.metrics;
+        metrics.cache_accesses(Access::Hit).increment(1);
+        metrics.queries(QueryClass::Read).increment(1);
+        metrics.query_duration(Path::Cache).record(started.elapsed().as_secs_f64());
+    }
+}
+
+/// Goes over whole frames at the front of the input.
+struct Frames<'a> {
+    input: &'a [u8],
+    at: usize,
+    /// Bytes that are needed to go on; 0 if it ended for another reason.
+    needed: usize,
+    /// Of all frames together.
+    limit: usize,
+}
+
+impl<'a> Frames<'a> {
+    /// The body of the next frame if it is of this type.
+    fn next(&mut self, tag: u8) -> Option<&'a [u8]> {
+        if self.needed > 0 {
+            return None;
+        }
+        let rest = self.input.get(self.at..)?;
+        let needed = match frame::peek(rest) {
+            Ok(Some(header)) if header.tag != tag => return None,
+            Ok(Some(header)) if header.total <= rest.len() => {
+                self.at += header.total;
+                return rest.get(HEADER_BYTES..header.total);
+            }
+            Ok(Some(header)) => header.total,
+            // Not even a header: if its type is there already it may say that this is another message.
+            Ok(None) if rest.first().is_some_and(|first| *first != tag) => return None,
+            Ok(None) => HEADER_BYTES,
+            Err(_) => return None,
+        };
+        if self.at + needed <= self.limit {
+            self.needed = self.at + needed;
+        }
+        None
+    }
+}
+
+fn violation(error: FrameError) -> End {
+    End::Told(ErrorResponse::fatal(sqlstate::PROTOCOL_VIOLATION, error.to_string()))
+}
+
+/// Whether the text may use, show or drop prepared statements that the upstream has not been told of.
+fn uses_prepared_statements(statement: &Statement) -> bool {
+    statement.parts.iter().any(|part| {
+        part.facts.mentions_prepared
+            || matches!(
+                part.class,
+                Class::Execute
+                    | Class::Explain { .. }
+                    | Class::Do
+                    | Class::Call
+                    | Class::Unknown
+                    | Class::Ddl
+                    | Class::Session(SessionCommand::Deallocate | SessionCommand::Prepare)
+            )
+    })
+}

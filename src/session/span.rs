@@ -1,0 +1,72 @@
+//! What is remembered about requests until their ReadyForQuery.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::block::Writes;
+use super::effects::{Effects, Settings, Transaction};
+use super::jobs::Job;
+use super::lookup::Fill;
+use crate::statement::Statement;
+use crate::telemetry::metrics::Class as QueryClass;
+
+/// The requests that one ReadyForQuery answers.
+#[derive(Debug)]
+pub struct Span {
+    pub started: Instant,
+    pub class: QueryClass,
+    pub writes: Writes,
+    pub settings: Settings,
+    pub transaction: Transaction,
+    /// Texts that may have deallocated prepared statements.
+    pub deallocates: Vec<Arc<Statement>>,
+    pub concerns_databases: bool,
+    /// An ErrorResponse was among the replies.
+    pub failed: bool,
+    /// The read that is being recorded.
+    pub fill: Option<Fill>,
+    /// The proxy's own request: what to do with the replies.
+    pub job: Option<Job>,
+    pub own: bool,
+}
+
+impl Default for Span {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            class: QueryClass::Utility,
+            writes: Writes::default(),
+            settings: Settings::Kept,
+            transaction: Transaction::Kept,
+            deallocates: Vec::new(),
+            concerns_databases: false,
+            failed: false,
+            fill: None,
+            job: None,
+            own: false,
+        }
+    }
+}
+
+impl Span {
+    pub fn own(job: Option<Job>) -> Self {
+        Self { own: true, job, ..Self::default() }
+    }
+
+    /// Adds what another request of the span may do; its writes are added by the caller.
+    pub fn add(&mut self, effects: &Effects, statement: Option<&Arc<Statement>>) {
+        self.class = effects.class;
+        self.settings = match (&self.settings, &effects.settings) {
+            (Settings::Kept, settings) | (settings, Settings::Kept) => settings.clone(),
+            _ => Settings::Unknown,
+        };
+        self.transaction = match (self.transaction, effects.transaction) {
+            (Transaction::Kept, transaction) | (transaction, Transaction::Kept) => transaction,
+            _ => Transaction::Ends,
+        };
+        self.concerns_databases |= effects.concerns_databases;
+        if effects.deallocates {
+            self.deallocates.extend(statement.cloned());
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What the upstream sends.
+
+use super::frontend::oids;
+use super::reader::Reader;
+use super::{DecodeError, Reason};
+
+/// The tag of a CommandComplete, `INSERT 0 1` for example.
+pub fn command_tag(body: &[u8]) -> Result<&[u8], DecodeError> {
+    let mut reader = Reader::new("command complete", body);
+    let tag = reader.text()?;
+    reader.finish()?;
+    Ok(tag)
+}
+
+/// Where the session stands after a ReadyForQuery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransactionStatus {
+    Idle,
+    InTransaction,
+    Failed,
+}
+
+pub fn transaction_status(body: &[u8]) -> Result<TransactionStatus, DecodeError> {
+    let mut reader = Reader::new("ready for query", body);
+    let status = reader.u8()?;
+    reader.finish()?;
+    match status {
+        b'I' => Ok(TransactionStatus::Idle),
+        b'T' => Ok(TransactionStatus::InTransaction),
+        b'E' => Ok(TransactionStatus::Failed),
+        other => Err(reader.error(Reason::Subtype(other))),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParameterStatus<'a> {
+    pub name: &'a [u8],
+    pub value: &'a [u8],
+}
+
+impl<'a> ParameterStatus<'a> {
+    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new("parameter status", body);
+        let name = reader.text()?;
+        let value = reader.text()?;
+        reader.finish()?;
+        Ok(Self { name, value })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotificationResponse<'a> {
+    /// Of the backend that notified.
+    pub pid: i32,
+    pub channel: &'a [u8],
+    pub payload: &'a [u8],
+}
+
+impl<'a> NotificationResponse<'a> {
+    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new("notification", body);
+        let pid = reader.i32()?;
+        let channel = reader.text()?;
+        let payload = reader.text()?;
+        reader.finish()?;
+        Ok(Self { pid, channel, payload })
+    }
+}
+
+/// The number of columns a RowDescription describes; its whole body is checked.
+pub fn column_count(body: &[u8]) -> Result<u16, DecodeError> {
+    /// Table, column number, type, length, modifier, format.
+    const FIXED_BYTES: usize = 4 + 2 + 4 + 2 + 4 + 2;
+    let mut reader = Reader::new("row description", body);
+    let count = reader.u16()?;
+    for _ in 0..count {
+        reader.text()?;
+        reader.bytes(FIXED_BYTES)?;
+    }
+    reader.finish()?;
+    Ok(count)
+}
+
+/// The types of a statement's parameters.
+pub fn parameter_types(body: &[u8]) -> Result<impl ExactSizeIterator<Item = u32> + use<'_>, DecodeError> {
+    let mut reader = Reader::new("parameter description", body);
+    let count = reader.u16()?;
+    let types = reader.bytes(usize::from(count) * size_of::<u32>())?;
+    reader.finish()?;
+    Ok(oids(types))
+}
