@@ -11,12 +11,21 @@ use super::versions::Marks;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BackendPid(pub i32);
 
+/// What a lost backend may still write.
+#[derive(Debug)]
+#[must_use]
+pub struct Orphan {
+    pub marks: Vec<Marks>,
+    /// It may change the catalogue: a doubt is raised before the marks are settled.
+    pub doubts_catalog: bool,
+}
+
 #[derive(Debug, Default)]
-pub struct Limbo(Mutex<Vec<(BackendPid, Marks)>>);
+pub struct Limbo(Mutex<Vec<(BackendPid, Orphan)>>);
 
 impl Limbo {
-    pub fn add(&self, backend: BackendPid, marks: Marks) {
-        self.list().push((backend, marks));
+    pub fn add(&self, backend: BackendPid, orphan: Orphan) {
+        self.list().push((backend, orphan));
     }
 
     /// The backends whose end is to be awaited.
@@ -24,16 +33,15 @@ impl Limbo {
         self.list().iter().map(|(backend, _)| *backend).collect()
     }
 
-    /// `backend` is gone: what it wrote is decided. Settles its marks and says how many sets there were.
-    pub fn gone(&self, backend: BackendPid) -> usize {
-        let (gone, rest) = std::mem::take(&mut *self.list()).into_iter().partition::<Vec<_>, _>(|item| item.0 == backend);
-        self.list().extend(rest);
-        let count = gone.len();
-        gone.into_iter().for_each(|(_, marks)| marks.settle());
-        count
+    /// `backend` is gone: what it wrote is decided, and to be settled now.
+    pub fn gone(&self, backend: BackendPid) -> Vec<Orphan> {
+        let mut list = self.list();
+        let (gone, rest) = std::mem::take(&mut *list).into_iter().partition::<Vec<_>, _>(|item| item.0 == backend);
+        *list = rest;
+        gone.into_iter().map(|(_, orphan)| orphan).collect()
     }
 
-    fn list(&self) -> MutexGuard<'_, Vec<(BackendPid, Marks)>> {
+    fn list(&self) -> MutexGuard<'_, Vec<(BackendPid, Orphan)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -48,11 +56,12 @@ mod tests {
         let versions = Versions::default();
         let table = vec![versions.table(TableOid(1))];
         let limbo = Limbo::default();
-        limbo.add(BackendPid(10), versions.mark(&WriteSet::Tables(table.clone())));
+        let marks = vec![versions.mark(&WriteSet::Tables(table.clone()))];
+        limbo.add(BackendPid(10), Orphan { marks, doubts_catalog: false });
         assert_eq!(limbo.waiting(), [BackendPid(10)]);
-        assert_eq!(limbo.gone(BackendPid(11)), 0);
+        assert!(limbo.gone(BackendPid(11)).is_empty());
         assert!(versions.observe(&table).is_none());
-        assert_eq!(limbo.gone(BackendPid(10)), 1);
+        limbo.gone(BackendPid(10)).into_iter().flat_map(|orphan| orphan.marks).for_each(Marks::settle);
         assert!(versions.observe(&table).is_some());
         assert!(limbo.waiting().is_empty());
     }

@@ -1,5 +1,7 @@
 //! Why a request was not answered from the cache.
 
+use crate::telemetry::metrics::BYPASS_REASONS;
+
 /// The reasons for going past the cache, in the words of metrics and of people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(usize)]
@@ -43,31 +45,8 @@ pub enum Bypass {
 }
 
 impl Bypass {
-    /// Every reason's word, in the order of the enum.
-    pub const WORDS: [&'static str; 19] = [
-        "disabled",
-        "not_read",
-        "transaction",
-        "settings",
-        "temporary",
-        "encoding",
-        "catalog",
-        "pipelined",
-        "row_locks",
-        "function",
-        "context",
-        "temporal_cast",
-        "no_relation",
-        "relation",
-        "row_security",
-        "operator",
-        "shape",
-        "undecided",
-        "in_flight",
-    ];
-
     pub fn word(self) -> &'static str {
-        Self::WORDS[self as usize]
+        BYPASS_REASONS[self as usize]
     }
 }
 
@@ -79,6 +58,6 @@ mod tests {
     fn every_reason_has_its_word() {
         assert_eq!(Bypass::Disabled.word(), "disabled");
         assert_eq!(Bypass::InFlight.word(), "in_flight");
-        assert_eq!(Bypass::InFlight as usize + 1, Bypass::WORDS.len());
+        assert_eq!(Bypass::InFlight as usize + 1, BYPASS_REASONS.len());
     }
 }

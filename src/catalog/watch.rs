@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 use super::database::Database;
 use super::load;
 use crate::cache::limbo::BackendPid;
+use crate::cache::versions::Marks;
 
 /// How long the connection outlives the last session: short enough for DROP DATABASE, which waits five seconds for others to
 /// leave (`CountOtherDBBackends`, src/backend/storage/ipc/procarray.c).
@@ -130,10 +131,11 @@ fn note_fingerprint(database: &Database, fingerprint: String) -> u64 {
         return database.epoch();
     }
     if known.is_some() {
-        info!(database = %database.name, "the catalogue has changed: cache emptied");
+        info!(database = %database.name, "the catalogue has changed: cached results are void");
     }
-    *known = Some(fingerprint);
-    database.catalog_changed()
+    let first = known.replace(fingerprint).is_none();
+    // Without a model there was never an entry.
+    if first { database.epoch() } else { database.catalog_changed() }
 }
 
 async fn settle_limbo(database: &Database, client: &Client) -> Result<(), Error> {
@@ -145,7 +147,12 @@ async fn settle_limbo(database: &Database, client: &Client) -> Result<(), Error>
     let rows = client.query("SELECT pid FROM pg_catalog.pg_stat_activity WHERE pid = ANY ($1)", &[&pids]).await?;
     let alive: Vec<i32> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     for pid in pids.into_iter().filter(|pid| !alive.contains(pid)) {
-        database.limbo.gone(BackendPid(pid));
+        for orphan in database.limbo.gone(BackendPid(pid)) {
+            if orphan.doubts_catalog {
+                database.doubt();
+            }
+            orphan.marks.into_iter().for_each(Marks::settle);
+        }
         info!(database = %database.name, pid, "a lost backend is gone: its writes are settled");
     }
     Ok(())

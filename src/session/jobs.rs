@@ -20,7 +20,8 @@ use crate::statement::Statement;
 use crate::telemetry::metrics::Operation;
 use crate::wire::frame::{self, backend};
 use crate::wire::message::encode::{self, EncodeError};
-use crate::wire::message::{DataRow, Target};
+use crate::wire::message::Target;
+use crate::wire::message::backend::data_row;
 
 const NAME: &[u8] = b"heliosproxy";
 const STATEMENT: &[u8] = b"heliosproxy_statement";
@@ -245,7 +246,7 @@ fn locks(replies: &[u8]) -> Option<Vec<RelationLock>> {
 }
 
 fn lock(body: &[u8]) -> Option<RelationLock> {
-    let row: Vec<Option<&[u8]>> = DataRow::decode(body).ok()?.iter().collect();
+    let row = data_row(body).ok()?;
     let [Some(oid), Some(mode), path] = row.as_slice() else { return None };
     let oid = TableOid(std::str::from_utf8(oid).ok()?.parse().ok()?);
     let writes = !matches!(*mode, b"AccessShareLock" | b"RowShareLock");
@@ -261,7 +262,7 @@ fn baseline(replies: &[u8]) -> Option<Baseline> {
         match tag {
             backend::ERROR_RESPONSE => return None,
             backend::DATA_ROW => {
-                let row: Vec<&[u8]> = DataRow::decode(body).ok()?.iter().map(Option::unwrap_or_default).collect();
+                let row: Vec<&[u8]> = data_row(body).ok()?.into_iter().map(Option::unwrap_or_default).collect();
                 match row.as_slice() {
                     [_, _, _, _, isolation, temporary] => {
                         hasher.fields(row[..4].iter().copied());

@@ -120,6 +120,13 @@ impl<S, B> Pipeline<S, B> {
         self.queue.iter().any(|item| item.origin != Origin::Own)
     }
 
+    /// Whether requests are outstanding beyond the batch that is being sent.
+    pub fn has_spans(&self) -> bool {
+        self.queue.iter().any(|item| {
+            matches!(item.request, Request::Sync(_) | Request::Query(_) | Request::FunctionCall(_))
+        })
+    }
+
     pub fn is_confused(&self) -> bool {
         self.confused
     }

@@ -91,7 +91,7 @@ impl Metrics {
         &self.cache_accesses[access as usize]
     }
 
-    /// By index into [`BYPASS_REASONS`]; an index past its end counts as the last, `other`.
+    /// By index into [`BYPASS_REASONS`]; an index past its end counts as the last.
     pub fn bypass(&self, reason: usize) -> &Counter {
         &self.cache_bypass[reason.min(BYPASS_REASONS.len() - 1)]
     }

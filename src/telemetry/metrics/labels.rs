@@ -112,19 +112,25 @@ label! {
     }
 }
 
-/// Why a statement was not for the cache. The last stands for all others.
-pub const BYPASS_REASONS: [&str; 13] = [
-    "disabled",
-    "not_a_read",
-    "unparsed",
-    "transaction",
-    "session_state",
-    "encoding",
-    "function",
-    "relation",
-    "not_analysed",
-    "row_limit",
-    "in_flight",
-    "too_large",
-    "other",
-];
+/// Why a request was not answered from the cache, in the order of `cache::verdict::Bypass`.
+pub const BYPASS_REASONS: [&str; 19] = [
+        "disabled",
+        "not_read",
+        "transaction",
+        "settings",
+        "temporary",
+        "encoding",
+        "catalog",
+        "pipelined",
+        "row_locks",
+        "function",
+        "context",
+        "temporal_cast",
+        "no_relation",
+        "relation",
+        "row_security",
+        "operator",
+        "shape",
+        "undecided",
+        "in_flight",
+    ];

@@ -89,3 +89,19 @@ pub fn parameter_types(body: &[u8]) -> Result<impl ExactSizeIterator<Item = u32>
     reader.finish()?;
     Ok(oids(types))
 }
+
+/// The values of a DataRow; `None` is NULL. For the proxy's own queries: rows on their way to a client are never taken apart.
+pub fn data_row(body: &[u8]) -> Result<Vec<Option<&[u8]>>, DecodeError> {
+    let mut reader = Reader::new("data row", body);
+    let columns = reader.u16()?;
+    // Two bytes say how many there are; the vector grows with what is really there.
+    let mut values = Vec::new();
+    for _ in 0..columns {
+        values.push(match usize::try_from(reader.i32()?) {
+            Ok(length) => Some(reader.bytes(length)?),
+            Err(_) => None,
+        });
+    }
+    reader.finish()?;
+    Ok(values)
+}
