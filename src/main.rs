@@ -2,19 +2,11 @@
 
 mod cli;
 
-use std::future::Future;
-use std::pin::Pin;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use bytes::BytesMut;
 use clap::Parser;
-use heliosproxy::config::Config;
-use heliosproxy::server::{self, Peer, Sessions};
+use heliosproxy::server::{self, Proxy};
 use heliosproxy::telemetry::log;
-use heliosproxy::wire::error::{ErrorResponse, sqlstate};
-use heliosproxy::wire::stream::Stream;
-use tokio::io::AsyncWriteExt;
 
 use cli::Cli;
 
@@ -42,7 +34,7 @@ fn main() -> ExitCode {
         Ok(log) => log,
         Err(error) => return fail(EXIT_CONFIG, &error.to_string()),
     };
-    match server::run(config, sources, log, |_| Ok(Arc::new(Refuse))) {
+    match server::run(config, sources, log, Proxy::new) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, &error.to_string()),
     }
@@ -54,25 +46,4 @@ fn fail(code: u8, message: &str) -> ExitCode {
         eprintln!("heliosproxy: {line}");
     }
     ExitCode::from(code)
-}
-
-/// Tells every client that it came too early. Stands here until the session floor takes its place.
-struct Refuse;
-
-impl Sessions for Refuse {
-    fn session(self: Arc<Self>, mut stream: Stream, _: Peer) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(async move {
-            let mut answer = BytesMut::new();
-            let message = "this build of the proxy does not run sessions yet";
-            ErrorResponse::fatal(sqlstate::CANNOT_CONNECT_NOW, message).encode(&mut answer);
-            // The client may be gone already, which is as well.
-            let _ = stream.write_all(&answer).await;
-        })
-    }
-
-    fn begin_shutdown(&self) {}
-
-    fn end_now(&self) {}
-
-    fn reload(&self, _: Arc<Config>) {}
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::analysis::{Analysis, AnalysisKey};
 use super::model::Model;
@@ -38,12 +38,15 @@ pub struct Database {
     /// The doubts that a look at the catalogue's fingerprint has settled.
     settled: AtomicU64,
     model: ArcSwapOption<Model>,
+    /// Requests on their way, by the parity of the epoch whose model judged them.
+    classified: [AtomicUsize; 2],
     analyses: quick_cache::sync::Cache<AnalysisKey, Arc<Analysis>>,
     baselines: quick_cache::sync::Cache<(u64, [u8; 32]), Baseline>,
     visits: AtomicUsize,
     pub(super) watched: AtomicBool,
     /// The fingerprint under which the present epoch began, as far as it was ever read.
     pub(super) fingerprint: Mutex<Option<String>>,
+    first: watch::Sender<bool>,
     pub(super) wake: Notify,
     pub(super) leave_now: AtomicBool,
 }
@@ -58,11 +61,13 @@ impl Database {
             doubts: AtomicU64::new(0),
             settled: AtomicU64::new(0),
             model: ArcSwapOption::empty(),
+            classified: Default::default(),
             analyses: quick_cache::sync::Cache::new(ANALYSES),
             baselines: quick_cache::sync::Cache::new(BASELINES),
             visits: AtomicUsize::new(0),
             watched: AtomicBool::new(false),
             fingerprint: Mutex::new(None),
+            first: watch::Sender::new(false),
             wake: Notify::new(),
             leave_now: AtomicBool::new(false),
         }
@@ -72,13 +77,36 @@ impl Database {
         self.epoch.load(Ordering::SeqCst)
     }
 
-    /// The model of the present epoch, if no doubt is open. Otherwise the watcher is told that somebody wants it.
+    /// The model of the present epoch, if no doubt is open: what may be served and recorded rests on it. Otherwise the
+    /// watcher is told that somebody wants it.
     pub fn model(&self) -> Option<Arc<Model>> {
-        let model = self.model.load_full().filter(|model| model.epoch == self.epoch() && !self.in_doubt());
+        let model = self.latest_model().filter(|_| !self.in_doubt());
         if model.is_none() {
             self.wake.notify_one();
         }
         model
+    }
+
+    /// The model of the present epoch, even in doubt: what a request may write is told from it, while a [`Classified`] is held.
+    pub fn latest_model(&self) -> Option<Arc<Model>> {
+        self.model.load_full().filter(|model| model.epoch == self.epoch())
+    }
+
+    /// Takes note that a request is about to be judged by the present model. Until it is answered, no newer model is used.
+    pub fn classify(self: &Arc<Self>) -> Classified {
+        loop {
+            let epoch = self.epoch();
+            let classified = Classified { database: self.clone(), epoch };
+            self.classified[classified.parity()].fetch_add(1, Ordering::SeqCst);
+            if self.epoch() == epoch {
+                return classified;
+            }
+        }
+    }
+
+    /// Nothing that was judged before the present epoch is on its way any more.
+    pub(super) fn is_past_answered(&self) -> bool {
+        self.classified[(self.epoch() + 1) as usize % 2].load(Ordering::SeqCst) == 0
     }
 
     /// Something ran that may have changed the catalogue: nobody uses the model until its fingerprint was looked at.
@@ -92,7 +120,7 @@ impl Database {
         self.doubts.load(Ordering::SeqCst)
     }
 
-    pub(super) fn in_doubt(&self) -> bool {
+    pub fn in_doubt(&self) -> bool {
         self.doubts() != self.settled.load(Ordering::SeqCst)
     }
 
@@ -101,8 +129,18 @@ impl Database {
         self.settled.store(doubts, Ordering::SeqCst);
     }
 
+    /// Ends when a model has been read for the first time.
+    pub async fn first_model(&self) {
+        // The sender lives as long as the database.
+        let _ = self.first.subscribe().wait_for(|ready| *ready).await;
+    }
+
     pub(super) fn publish(&self, model: Option<Model>) {
+        let ready = model.is_some();
         self.model.store(model.map(Arc::new));
+        if ready {
+            self.first.send_replace(true);
+        }
     }
 
     pub(super) fn has_model(&self) -> bool {
@@ -133,8 +171,40 @@ impl Database {
         self.baselines.insert((epoch, start), baseline);
     }
 
+    /// A write has ended in limbo: the watcher looks after it.
+    pub fn limbo_has_grown(&self) {
+        self.wake.notify_one();
+    }
+
     pub fn visitors(&self) -> usize {
         self.visits.load(Ordering::SeqCst)
+    }
+}
+
+/// A request that is judged by the model of `epoch` and on its way.
+///
+/// It may run code that a newer catalogue has and the model does not know. What it writes then is covered by the end of the
+/// epoch only if it is over before the next model is used, so the watcher waits for it.
+pub struct Classified {
+    database: Arc<Database>,
+    pub epoch: u64,
+}
+
+impl Classified {
+    fn parity(&self) -> usize {
+        self.epoch as usize % 2
+    }
+}
+
+impl std::fmt::Debug for Classified {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Classified").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Classified {
+    fn drop(&mut self) {
+        self.database.classified[self.parity()].fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -12,4 +12,4 @@ mod load;
 pub mod model;
 pub mod watch;
 
-pub use database::{Baseline, Database, Databases, Visit};
+pub use database::{Baseline, Classified, Database, Databases, Visit};

@@ -72,6 +72,11 @@ impl Model {
             || (self.user_casts && !part.facts.names.is_empty())
     }
 
+    /// Whether a write to some relation runs code of the user's.
+    pub fn has_opaque_relations(&self) -> bool {
+        self.relations.values().any(|relation| relation.opaque || relation.kind == RelationKind::Other)
+    }
+
     /// The tables that a read depends on, given the relations that its analysis locked; or why it is not cached.
     pub fn readable(&self, part: &Part, locks: &[RelationLock]) -> Result<Vec<TableOid>, Bypass> {
         if let Some(bypass) = self.text_bypass(part) {

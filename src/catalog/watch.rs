@@ -21,8 +21,9 @@ use crate::cache::versions::Marks;
 const LINGER: Duration = Duration::from_secs(2);
 const RECONNECT: Duration = Duration::from_secs(1);
 const LIMBO_POLL: Duration = Duration::from_millis(100);
+const ANSWER_POLL: Duration = Duration::from_millis(2);
 /// Between two looks at a doubted catalogue, in multiples of what one takes: a stream of DDL must not keep the upstream busy.
-const PAUSE: u32 = 4;
+const PAUSE: u32 = 1;
 
 /// What a watcher needs besides its database.
 pub trait Control: Send + Sync + 'static {
@@ -114,6 +115,9 @@ async fn look(database: &Database, client: &mut Client) -> Result<(), Error> {
     let fingerprint = load::fingerprint(client).await?;
     note_fingerprint(database, fingerprint);
     if !database.has_model() {
+        while !database.is_past_answered() {
+            tokio::time::sleep(ANSWER_POLL).await;
+        }
         let epoch = database.epoch();
         let (model, fingerprint) = load::model(client, epoch).await?;
         if note_fingerprint(database, fingerprint) == epoch {
@@ -121,6 +125,7 @@ async fn look(database: &Database, client: &mut Client) -> Result<(), Error> {
         }
     }
     database.settle_doubts(doubts);
+    debug!(database = %database.name, epoch = database.epoch(), doubts, "looked at the catalogue");
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 
 mod http;
 mod listen;
+mod proxy;
 mod reload;
 mod signals;
 mod workers;
@@ -28,6 +29,7 @@ use crate::telemetry::metrics::{self, Metrics};
 use crate::wire::stream::Stream;
 
 pub use listen::ListenError;
+pub use proxy::Proxy;
 pub use signals::Signal;
 
 use http::Http;

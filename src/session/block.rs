@@ -43,6 +43,8 @@ pub struct Block {
     held: Writes,
     /// The collected writes may have changed the catalogue.
     collected_doubts: bool,
+    /// The epoch by whose catalogue the block's requests were judged so far.
+    collected_epoch: Option<u64>,
 }
 
 /// The marks of one request, or of several.
@@ -78,6 +80,7 @@ impl Default for Block {
             collected: WriteSet::nothing(),
             held: Writes::default(),
             collected_doubts: false,
+            collected_epoch: None,
         }
     }
 }
@@ -97,12 +100,29 @@ impl Block {
     }
 
     /// Takes note of writes that are about to be sent. Returns what had to be marked for the request that carries them.
-    pub fn write(&mut self, versions: &Versions, writes: &WriteSet, doubts_catalog: bool, timing: Timing) -> Writes {
+    ///
+    /// `epoch` is that of the catalogue by which they were judged: what was collected in an earlier one is not trusted.
+    pub fn write(
+        &mut self,
+        versions: &Versions,
+        writes: &WriteSet,
+        doubts_catalog: bool,
+        timing: Timing,
+        epoch: u64,
+    ) -> Writes {
+        if self.collected_epoch.is_some_and(|collected| collected != epoch) {
+            self.collected = WriteSet::Everything;
+            self.collected_doubts = true;
+        }
         self.collected.merge(writes);
         self.collected_doubts |= doubts_catalog;
+        if self.status != Status::Idle || !self.collected.is_empty() {
+            self.collected_epoch = Some(epoch);
+        }
         if timing == Timing::InsideBlock || self.collected.is_empty() {
             return Writes::default();
         }
+        self.collected_epoch = None;
         let collected = std::mem::replace(&mut self.collected, WriteSet::nothing());
         Writes { marks: vec![versions.mark(&collected)], doubts_catalog: std::mem::take(&mut self.collected_doubts) }
     }
@@ -122,6 +142,7 @@ impl Block {
             self.plain = false;
             self.collected = WriteSet::nothing();
             self.collected_doubts = false;
+            self.collected_epoch = None;
             return std::mem::take(&mut self.held);
         }
         self.plain = match before {
@@ -160,11 +181,11 @@ mod tests {
         let mut block = Block::default();
         begin(&mut block);
         assert!(block.allows_cache());
-        let inside = block.write(&versions, &table(&versions), false, Timing::InsideBlock);
+        let inside = block.write(&versions, &table(&versions), false, Timing::InsideBlock, 1);
         assert!(inside.marks.is_empty());
         assert!(!block.allows_cache(), "it must read its own writes");
         assert!(versions.quiet().is_some(), "nobody else sees them yet");
-        let commit = block.write(&versions, &WriteSet::nothing(), false, Timing::MayCommit);
+        let commit = block.write(&versions, &WriteSet::nothing(), false, Timing::MayCommit, 1);
         assert!(versions.quiet().is_none());
         assert_eq!(settle(block.ready(Status::Idle, None, commit)), 1);
         assert!(versions.quiet().is_some() && block.allows_cache());
@@ -175,7 +196,7 @@ mod tests {
         let versions = Versions::default();
         let mut block = Block::default();
         begin(&mut block);
-        let inside = block.write(&versions, &table(&versions), false, Timing::InsideBlock);
+        let inside = block.write(&versions, &table(&versions), false, Timing::InsideBlock, 1);
         assert_eq!(settle(block.ready(Status::Idle, None, inside)), 0);
         assert!(block.allows_cache());
     }
@@ -184,7 +205,7 @@ mod tests {
     fn marks_stay_while_the_block_goes_on() {
         let versions = Versions::default();
         let mut block = Block::default();
-        let write = block.write(&versions, &table(&versions), true, Timing::MayCommit);
+        let write = block.write(&versions, &table(&versions), true, Timing::MayCommit, 1);
         // Pipelined behind a BEGIN: it was in a block after all.
         assert_eq!(settle(block.ready(Status::InBlock, Some(true), write)), 0);
         assert!(versions.quiet().is_none());
@@ -197,13 +218,25 @@ mod tests {
     fn a_pipelined_write_is_not_settled_by_the_commit_before_it() {
         let versions = Versions::default();
         let mut block = Block::default();
-        let first = block.write(&versions, &table(&versions), false, Timing::MayCommit);
-        let second = block.write(&versions, &table(&versions), true, Timing::MayCommit);
+        let first = block.write(&versions, &table(&versions), false, Timing::MayCommit, 1);
+        let second = block.write(&versions, &table(&versions), true, Timing::MayCommit, 1);
         let over = block.ready(Status::Idle, None, first);
         assert!(!over.doubts_catalog);
         assert_eq!(settle(over), 1);
         assert!(versions.quiet().is_none(), "the second is still on its way");
         assert_eq!(settle(block.ready(Status::Idle, None, second)), 1);
+    }
+
+    #[test]
+    fn writes_collected_under_an_older_catalogue_may_be_anything() {
+        let versions = Versions::default();
+        let everything = versions.observe(&[]).expect("nothing is in flight");
+        let mut block = Block::default();
+        begin(&mut block);
+        let _ = block.write(&versions, &table(&versions), false, Timing::InsideBlock, 1);
+        let commit = block.write(&versions, &WriteSet::nothing(), false, Timing::MayCommit, 2);
+        assert!(!everything.hold() && commit.doubts_catalog);
+        settle(commit);
     }
 
     #[test]

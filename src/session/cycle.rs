@@ -182,6 +182,9 @@ impl Session {
     }
 
     fn read_client(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if self.client.closed {
+            return self.let_client_go(cx);
+        }
         if self.client.input.len() >= self.buffer_bytes.max(self.request_needed)
             || self.upstream.output.len() >= self.buffer_bytes
         {
@@ -189,7 +192,22 @@ impl Session {
         }
         match self.client.poll_read(cx) {
             Poll::Ready(Ok(bytes)) if bytes > 0 => Ok(true),
-            Poll::Ready(_) => Err(End::Client),
+            Poll::Ready(_) => {
+                self.client.closed = true;
+                Ok(true)
+            }
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    /// The client is gone. What the proxy itself has asked is waited for: others profit from the answer.
+    fn let_client_go(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if !self.pipeline.at_own() {
+            return Err(End::Client);
+        }
+        let farewell = self.farewell.get_or_insert_with(|| Box::pin(tokio::time::sleep(super::FAREWELL)));
+        match farewell.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(End::Client),
             Poll::Pending => Ok(false),
         }
     }

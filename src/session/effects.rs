@@ -87,7 +87,12 @@ impl Effects {
             Class::Read | Class::Write => match (analysis, model) {
                 (Some(analysis), _) => Self::analysed(class, analysis),
                 (None, Some(model)) if part.class == Class::Read && !model.may_write(part) => none,
-                // A SELECT INTO makes a relation.
+                // Nothing in this database could make it do more than write rows.
+                (None, Some(model))
+                    if !part.facts.creates_relation && !model.may_write(part) && !model.has_opaque_relations() =>
+                {
+                    Self { writes: WriteSet::Everything, ..none }
+                }
                 _ => Self::runs_code(class),
             },
             Class::CopyIn => analysis.map_or_else(|| Self::runs_code(class), |analysis| Self::analysed(class, analysis)),

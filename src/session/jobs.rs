@@ -17,7 +17,6 @@ use crate::catalog::Baseline;
 use crate::catalog::analysis::{Analysis, RelationLock};
 use crate::catalog::builtin::setting_is_relevant;
 use crate::statement::Statement;
-use crate::telemetry::metrics::Operation;
 use crate::wire::frame::{self, backend};
 use crate::wire::message::encode::{self, EncodeError};
 use crate::wire::message::Target;
@@ -190,12 +189,13 @@ impl Session {
 
     fn settle_fill(&mut self, fill: Fill) {
         let database = self.visit.database();
+        let epoch = database.epoch();
         let known = self.context.digest().and_then(|context| {
             let part = fill.request.statement.parts.first()?;
-            database.analysis(&analysis_key(part, &fill.request.types, context, database.epoch()))
+            database.analysis(&analysis_key(part, &fill.request.types, context, epoch))
         });
         match known {
-            Some(analysis) => self.store(fill, Some(&analysis)),
+            Some(analysis) => self.store(fill, Some((&analysis, epoch))),
             None => self.follow_up(fill),
         }
     }
@@ -203,7 +203,8 @@ impl Session {
     fn finish_analysis(&mut self, analyse: Analyse, replies: &[u8]) {
         let Analyse { statement, part, types, epoch, context, fill, .. } = analyse;
         let database = self.visit.database();
-        let (Some(part), Some(model)) = (statement.parts.get(part), database.model()) else { return };
+        // A model in doubt will do: if the doubt was right the epoch ends, and this analysis with it.
+        let (Some(part), Some(model)) = (statement.parts.get(part), database.latest_model()) else { return };
         if model.epoch != epoch {
             return;
         }
@@ -214,9 +215,8 @@ impl Session {
         let analysis = std::sync::Arc::new(analysis);
         database.remember(analysis_key(part, &types, &context, epoch), analysis.clone());
         if let Some(fill) = fill {
-            self.store(*fill, Some(&analysis));
+            self.store(*fill, Some((&analysis, epoch)));
         }
-        self.shared.metrics.operation_duration(Operation::Analyse).record(0.0);
     }
 }
 

@@ -116,6 +116,9 @@ impl Session {
         if !request.statement.is_single_read() {
             return Err(never(Bypass::NotRead));
         }
+        if !self.caching {
+            return Err(never(Bypass::Disabled));
+        }
         if self.pipeline.owes_client() || self.open.is_some() {
             return Err(never(Bypass::Pipelined));
         }
@@ -139,7 +142,7 @@ impl Session {
         }
         let database = self.visit.database();
         if database.model().is_none() {
-            return Err(never(Bypass::Catalog));
+            return Err((Bypass::Catalog, true));
         }
         let analysis = database
             .analysis(&analysis_key(part, &request.types, &context, database.epoch()))
@@ -181,14 +184,21 @@ impl Session {
     }
 
     /// The recorded read is complete and its statement's analysis is known.
-    pub(super) fn store(&self, fill: Fill, analysis: Option<&Analysis>) {
+    pub(super) fn store(&self, fill: Fill, analysis: Option<(&Analysis, u64)>) {
         let cost = fill.started.elapsed();
         let (key, dependencies) = match fill.basis {
             Basis::Known { key, dependencies, _lead } => (key, dependencies),
             Basis::Tentative { quiet } => {
                 let Some(context) = self.context.digest() else { return };
-                let Some(Ok(tables)) = analysis.map(|analysis| analysis.read.as_ref()) else { return };
-                let versions = &self.visit.database().versions;
+                let Some((Ok(tables), epoch)) = analysis.map(|(analysis, epoch)| (analysis.read.as_ref(), epoch)) else {
+                    return;
+                };
+                let database = self.visit.database();
+                // The analysis belongs to this epoch; nothing is recorded on a catalogue that is in doubt.
+                if database.model().is_none_or(|model| model.epoch != epoch) {
+                    return;
+                }
+                let versions = &database.versions;
                 let Some(dependencies) = versions.observe_since(quiet, tables) else { return };
                 (fill.request.key(context), dependencies)
             }

@@ -3,31 +3,44 @@
 //! A session is one task that owns its client and its upstream connection. Decisions are made by pure types (`pipeline`,
 //! `block`, `context`, `effects`, `prepared`); the rest of the floor moves bytes and asks them.
 
+pub mod auth;
 mod block;
 mod context;
 mod control;
+mod control_plane;
 mod cycle;
 mod effects;
 mod jobs;
 mod lookup;
+mod negotiate;
 mod notes;
 mod pipeline;
 mod prepared;
 mod replies;
 mod requests;
 mod span;
+mod startup;
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
+pub use self::control::{Control, Sessions};
+pub use self::control_plane::ControlPlane;
+pub use self::startup::serve;
+
+use self::auth::UserSource;
 use self::block::{Block, Status, Writes};
 use self::context::Context;
-use self::control::Control;
+use self::control::Registration;
 use self::cycle::{End, Replay, Side};
 use self::jobs::{Analyse, Job};
 use self::lookup::Fill;
@@ -37,22 +50,83 @@ use self::span::Span;
 use crate::cache::limbo::{BackendPid, Orphan};
 use crate::cache::flight::Flights;
 use crate::cache::store::Store;
+use crate::cache::versions::WriteSet;
 use crate::catalog::{Databases, Visit};
 use crate::statement::Statements;
-use crate::telemetry::metrics::Metrics;
-use crate::wire::error::ErrorResponse;
+use crate::config::Config;
+use crate::telemetry::metrics::{Metrics, Side as SideLabel, State};
+use crate::upstream::login::Connection;
+use crate::upstream::open::{self, Target};
+use crate::upstream::pool::{Permit, Pool, PoolKey};
+use crate::wire::tls::ClientTlsAcceptor;
 
 /// How long a client that is told goodbye has to take it.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What all sessions share.
 pub struct Shared {
-    pub config: arc_swap::ArcSwap<crate::config::Config>,
+    pub config: Arc<ArcSwap<Config>>,
     pub metrics: Arc<Metrics>,
     pub statements: Statements,
     pub store: Store,
     pub flights: Arc<Flights>,
     pub databases: Databases,
+    pub sessions: Arc<Sessions>,
+    pub seats: Seats,
+    pub pool: Pool,
+    pub target: Arc<Target>,
+    pub tls: Option<ClientTlsAcceptor>,
+    pub users: UserSource,
+    pub control: Arc<ControlPlane>,
+    /// Where watchers run: it outlives every worker thread.
+    pub runtime: Handle,
+    pub shutting_down: AtomicBool,
+}
+
+/// The places for clients.
+pub struct Seats {
+    taken: AtomicUsize,
+    limit: AtomicUsize,
+}
+
+/// A client's place; it is free again when this is dropped.
+pub struct Seat<'a>(&'a Seats);
+
+impl Seats {
+    pub fn new(limit: usize) -> Self {
+        Self { taken: AtomicUsize::new(0), limit: AtomicUsize::new(limit) }
+    }
+
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// `None` if all are taken.
+    pub fn take(&self) -> Option<Seat<'_>> {
+        let before = self.taken.fetch_add(1, Ordering::Relaxed);
+        let seat = Seat(self);
+        (before < self.limit.load(Ordering::Relaxed)).then_some(seat)
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A session that can run.
+struct Ready {
+    session: Session,
+    registration: Registration,
+}
+
+/// How a session begins.
+struct SessionState {
+    context: Context,
+    start_digest: [u8; 32],
+    tracking: bool,
+    caching: bool,
 }
 
 /// One client that is logged in, and its upstream connection.
@@ -73,8 +147,15 @@ struct Session {
     /// The extended batch that has been relayed in part and not ended by a Sync.
     open: Option<Span>,
 
-    /// The cache is on for this session, and its bookkeeping is right.
+    permit: Permit,
+    /// Under what the upstream connection may be used again.
+    key: Option<PoolKey>,
+    cancels: Vec<JoinHandle<()>>,
+
+    /// The cache is on, and this session's bookkeeping is right: its writes are followed.
     tracking: bool,
+    /// It may use the cache itself. Replication connections do not.
+    caching: bool,
     /// Digest of how the session began.
     start_digest: [u8; 32],
     /// Writes that were on their way when the bookkeeping was lost.
@@ -83,6 +164,8 @@ struct Session {
     /// An identical miss that is awaited.
     waiting: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     has_waited: bool,
+    /// The client is gone; the session follows when this ends.
+    farewell: Option<Pin<Box<tokio::time::Sleep>>>,
     /// Statements to be analysed when the connection is idle.
     analyses: VecDeque<Analyse>,
     /// A job all of whose replies are here.
@@ -105,17 +188,73 @@ struct Session {
 }
 
 impl Session {
+    #[expect(clippy::too_many_arguments, reason = "called once, with what start-up has put together")]
+    fn new(
+        shared: Arc<Shared>,
+        control: Arc<Control>,
+        visit: Visit,
+        client: Side,
+        connection: Connection,
+        permit: Permit,
+        key: Option<PoolKey>,
+        state: SessionState,
+    ) -> Self {
+        let config = shared.config.load_full();
+        Self {
+            control,
+            visit,
+            client,
+            upstream: Side::new(connection.stream, connection.buffer),
+            pid: connection.pid,
+            secret: connection.secret,
+            pipeline: Pipeline::default(),
+            block: Block::default(),
+            context: state.context,
+            prepared: PreparedStatements::default(),
+            open: None,
+            permit,
+            key,
+            cancels: Vec::new(),
+            tracking: state.tracking,
+            caching: state.caching,
+            start_digest: state.start_digest,
+            lost: Writes::default(),
+            replay: None,
+            waiting: None,
+            has_waited: false,
+            farewell: None,
+            analyses: VecDeque::new(),
+            finished: None,
+            follow: None,
+            own_replies: BytesMut::new(),
+            request_passing: 0,
+            reply_passing: (0, Route::Forward),
+            request_needed: 0,
+            reply_needed: 0,
+            buffer_bytes: config.server.buffer_bytes,
+            max_inspect_bytes: config.server.max_inspect_bytes,
+            max_entry_bytes: config.cache.max_entry_bytes,
+            shared,
+        }
+    }
+
     /// Runs the session to its end.
-    async fn run(mut self) {
+    async fn run(mut self, registration: Registration) {
         let end = self.cycle().await;
-        if let End::Told(error) = &end {
-            error.encode(&mut self.client.output);
+        match &end {
+            End::Told(error) => {
+                error.encode(&mut self.client.output);
+                // A client that does not take it loses it.
+                let _ = tokio::time::timeout(FAREWELL, self.client.flush()).await;
+            }
+            End::Upstream => {
+                let _ = tokio::time::timeout(FAREWELL, self.client.flush()).await;
+            }
+            End::Client => {}
         }
-        if matches!(end, End::Told(_) | End::Upstream) {
-            // A client that does not take it loses it.
-            let _ = tokio::time::timeout(FAREWELL, self.client.flush()).await;
-        }
-        self.leave();
+        // No cancel request finds this session any more, so none is sent after those that are on their way.
+        drop(registration);
+        self.leave(matches!(end, End::Client)).await;
     }
 
     /// No transaction is open, nothing is owed to the client, and it has not begun to ask for more.
@@ -132,19 +271,75 @@ impl Session {
         self.control.is_shutting_down() || self.control.must_end_now()
     }
 
-    fn send_cancel(&mut self) {}
+    /// Cancels what the upstream does for this client. Whoever asked waits until the signal has been sent.
+    fn send_cancel(&mut self) {
+        let askers = self.control.take_cancels();
+        let (target, pid, secret) = (self.shared.target.clone(), self.pid, self.secret.clone());
+        self.cancels.retain(|cancel| !cancel.is_finished());
+        self.cancels.push(tokio::spawn(async move {
+            if let Err(error) = open::cancel(&target, pid, &secret).await {
+                tracing::info!(pid, %error, "a cancel request did not reach the upstream");
+            }
+            drop(askers);
+        }));
+    }
 
-    /// What was in flight when the session ended is decided when its backend is gone.
-    fn leave(self) {
-        let Self { pipeline, block, visit, pid, open, lost, .. } = self;
+    /// Gives the upstream connection back or closes it. What was in flight is decided when its backend is gone.
+    async fn leave(self, by_client: bool) {
+        let metrics = self.shared.metrics.clone();
+        metrics.connections(SideLabel::Client, State::Active).decrement(1.0);
+        metrics.connections(SideLabel::Upstream, State::Active).decrement(1.0);
+        let clean = by_client && self.is_clean();
+        let Self { pipeline, block, visit, pid, open, lost, mut upstream, cancels, shared, permit, key, secret, .. } = self;
         let mut writes = block.abandon();
         writes.merge(lost);
         for span in pipeline.into_spans().chain(open) {
             writes.merge(span.writes);
+            let database = visit.database();
+            // It was judged by a catalogue that may be old, and nobody will see it answered.
+            if database.in_doubt() || span.classified.iter().any(|classified| classified.epoch != database.epoch()) {
+                writes.merge(Writes { marks: vec![database.versions.mark(&WriteSet::Everything)], doubts_catalog: true });
+            }
         }
         if !writes.marks.is_empty() {
             let orphan = Orphan { marks: writes.marks, doubts_catalog: writes.doubts_catalog };
             visit.database().limbo.add(BackendPid(pid), orphan);
+            visit.database().limbo_has_grown();
         }
+        if !clean {
+            return;
+        }
+        for cancel in cancels {
+            // A cancel that is late must not hit the connection's next user.
+            let _ = cancel.await;
+        }
+        let reusable = shared.config.load().pool.max_idle > 0;
+        if let Some(key) = key.filter(|_| reusable) {
+            let connection = Connection {
+                stream: upstream.stream,
+                buffer: upstream.input,
+                parameters: Vec::new(),
+                pid,
+                secret,
+                notices: Vec::new(),
+                negotiate: None,
+            };
+            shared.pool.give_back(connection, key, permit).await;
+            return;
+        }
+        upstream.output.extend_from_slice(&[crate::wire::frame::frontend::TERMINATE, 0, 0, 0, 4]);
+        let _ = tokio::time::timeout(FAREWELL, upstream.flush()).await;
+    }
+
+    /// Nothing is outstanding and no transaction is open.
+    fn is_clean(&self) -> bool {
+        self.pipeline.is_empty()
+            && self.block.status() == Status::Idle
+            && self.open.is_none()
+            && self.request_passing == 0
+            && self.upstream.output.is_empty()
+            && self.upstream.input.is_empty()
+            && !self.upstream.closed
+            && self.lost.marks.is_empty()
     }
 }

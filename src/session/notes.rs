@@ -13,29 +13,38 @@ use super::jobs::Analyse;
 use super::lookup::analysis_key;
 use super::span::Span;
 use crate::cache::versions::WriteSet;
+use crate::catalog::Classified;
 use crate::statement::{Class, Statement};
 use crate::telemetry::metrics::{Class as QueryClass, Scope};
 
 /// Statements that wait for their analysis, per session.
 const WAITING_ANALYSES: usize = 8;
 
+/// The effects of a request, and the promise that they are judged by the model in use.
+pub struct Judged {
+    pub effects: Effects,
+    classified: Option<Classified>,
+}
+
 impl Session {
     /// What a text may do, with what is known of it.
-    pub(super) fn effects(&mut self, statement: &Statement, types: &[u32]) -> Effects {
+    pub(super) fn judge(&self, statement: &Statement, types: &[u32]) -> Judged {
         if !self.tracking {
-            return Effects::none(QueryClass::Unknown);
+            return Judged { effects: Effects::none(QueryClass::Unknown), classified: None };
         }
         if !self.context.is_plain_utf8() && !is_harmless_anywhere(statement) {
-            return Effects::opaque(QueryClass::Unknown);
+            return self.judge_opaque();
         }
+        // First of all: from here on no newer model is used until the request is answered.
+        let classified = self.visit.database().classify();
         let database = self.visit.database();
-        let model = database.model();
+        let model = database.latest_model();
         let context = self.context.digest().filter(|_| model.is_some());
-        statement
+        let effects = statement
             .parts
             .iter()
             .map(|part| {
-                let key = context.map(|context| analysis_key(part, types, context, database.epoch()));
+                let key = context.map(|context| analysis_key(part, types, context, classified.epoch));
                 let analysis = key.and_then(|key| database.analysis(&key));
                 Effects::of(part, analysis.as_deref(), model.as_deref())
             })
@@ -43,21 +52,32 @@ impl Session {
                 sum.merge(effects);
                 sum
             })
-            .unwrap_or_else(|| Effects::none(QueryClass::Utility))
+            .unwrap_or_else(|| Effects::none(QueryClass::Utility));
+        Judged { effects, classified: Some(classified) }
+    }
+
+    /// It may do anything.
+    pub(super) fn judge_opaque(&self) -> Judged {
+        if !self.tracking {
+            return Judged { effects: Effects::none(QueryClass::Unknown), classified: None };
+        }
+        let classified = Some(self.visit.database().classify());
+        Judged { effects: Effects::opaque(QueryClass::Unknown), classified }
     }
 
     /// Marks or collects what is about to be written and adds the rest of the effects to the span.
-    pub(super) fn take_note(&mut self, span: &mut Span, effects: &Effects, statement: Option<&Arc<Statement>>) {
-        span.add(effects, statement);
-        if !self.tracking {
-            return;
-        }
+    pub(super) fn take_note(&mut self, span: &mut Span, judged: Judged, statement: Option<&Arc<Statement>>) {
+        let Judged { effects, classified } = judged;
+        span.add(&effects, statement);
+        let Some(classified) = classified else { return };
         let certainly_inside = self.block.status() == Status::InBlock
             && !self.pipeline.has_spans()
             && span.transaction == Transaction::Kept;
         let timing = if certainly_inside { Timing::InsideBlock } else { Timing::MayCommit };
         let versions = &self.visit.database().versions;
-        span.writes.merge(self.block.write(versions, &effects.writes, effects.doubts_catalog, timing));
+        let marked = self.block.write(versions, &effects.writes, effects.doubts_catalog, timing, classified.epoch);
+        span.writes.merge(marked);
+        span.classified.push(classified);
         if !effects.writes.is_empty() {
             let scope = match effects.writes {
                 WriteSet::Everything => Scope::Everything,
@@ -69,7 +89,7 @@ impl Session {
 
     /// Writes whose targets are not known yet are analysed when the connection is idle.
     pub(super) fn wish_for_analyses(&mut self, statement: &Arc<Statement>, text: &[u8], types: &[u32]) {
-        if !self.tracking || !self.context.is_plain_utf8() {
+        if !self.caching || !self.context.is_plain_utf8() {
             return;
         }
         let context = self.context.digest().copied();

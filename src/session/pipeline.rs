@@ -167,6 +167,8 @@ impl<S, B> Pipeline<S, B> {
         };
         let ends = match (&item.request, tag) {
             (Request::Query(_) | Request::FunctionCall(_), _) => false,
+            // What the proxy asks for itself is only told apart by its Syncs.
+            (Request::Sync(_), _) if item.origin == Origin::Own => false,
             (Request::Parse(_), backend::PARSE_COMPLETE)
             | (Request::Bind, backend::BIND_COMPLETE)
             | (Request::Close, backend::CLOSE_COMPLETE)

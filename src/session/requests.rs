@@ -9,8 +9,8 @@ use bytes::{Buf, Bytes};
 
 use super::Session;
 use super::cycle::{End, Replay};
-use super::effects::Effects;
 use super::lookup::{Plan, ReadRequest, simple_query_formats};
+use super::notes::Judged;
 use super::pipeline::{Origin, Request};
 use super::prepared::Prepared;
 use super::span::Span;
@@ -203,9 +203,9 @@ impl Session {
                 if batch.request.described {
                     self.push(Request::Describe);
                 }
-                let effects = self.effects(&batch.prepared.statement, &batch.prepared.types);
+                let judged = self.judge(&batch.prepared.statement, &batch.prepared.types);
                 let mut span = Span { fill, ..Span::default() };
-                self.take_note(&mut span, &effects, Some(&batch.prepared.statement));
+                self.take_note(&mut span, judged, Some(&batch.prepared.statement));
                 self.push(Request::Execute);
                 self.push_span(span, Request::Sync);
                 Taken::Relayed(batch.length)
@@ -241,7 +241,8 @@ impl Session {
             }
             frontend::FUNCTION_CALL => {
                 let mut span = self.open.take().unwrap_or_default();
-                self.take_note(&mut span, &Effects::opaque(QueryClass::Unknown), None);
+                let judged = self.judge_opaque();
+                self.take_note(&mut span, judged, None);
                 self.push_span(span, Request::FunctionCall);
             }
             frontend::COPY_DONE | frontend::COPY_FAIL => self.push(Request::CopyEnd),
@@ -256,7 +257,8 @@ impl Session {
     fn query(&mut self, header: Header, body: Option<&[u8]>) -> Taken {
         let text = body.and_then(|body| Query::decode(body).ok()).map(|query| query.text);
         let Some(text) = text.filter(|_| self.tracking) else {
-            return self.relay_query(header, &Effects::opaque(QueryClass::Unknown), None, None);
+            let judged = self.judge_opaque();
+            return self.relay_query(header, judged, None, None);
         };
         let statement = self.shared.statements.get(text);
         let mut fill = None;
@@ -284,21 +286,21 @@ impl Session {
         } else if uses_prepared_statements(&statement) {
             self.parse_unsent();
         }
-        let effects = self.effects(&statement, &[]);
+        let judged = self.judge(&statement, &[]);
         self.wish_for_analyses(&statement, text, &[]);
-        self.relay_query(header, &effects, Some(&statement), fill)
+        self.relay_query(header, judged, Some(&statement), fill)
     }
 
     fn relay_query(
         &mut self,
         header: Header,
-        effects: &Effects,
+        judged: Judged,
         statement: Option<&Arc<Statement>>,
         fill: Option<super::lookup::Fill>,
     ) -> Taken {
         let mut span = self.open.take().unwrap_or_default();
         span.fill = fill;
-        self.take_note(&mut span, effects, statement);
+        self.take_note(&mut span, judged, statement);
         // The upstream drops its unnamed statement (exec_simple_query).
         self.prepared.forget(b"");
         self.push_span(span, Request::Query);
@@ -339,15 +341,15 @@ impl Session {
         self.opened();
         let execute = body.and_then(|body| Execute::decode(body).ok());
         let prepared = execute.and_then(|execute| self.prepared.portal(execute.portal)).cloned();
-        let effects = match &prepared {
+        let judged = match &prepared {
             Some(prepared) => {
                 self.wish_for_analyses(&prepared.statement, &prepared.text, &prepared.types);
-                self.effects(&prepared.statement, &prepared.types)
+                self.judge(&prepared.statement, &prepared.types)
             }
-            None => Effects::opaque(QueryClass::Unknown),
+            None => self.judge_opaque(),
         };
         let mut span = self.open.take().unwrap_or_default();
-        self.take_note(&mut span, &effects, prepared.as_ref().map(|prepared| &prepared.statement));
+        self.take_note(&mut span, judged, prepared.as_ref().map(|prepared| &prepared.statement));
         self.open = Some(span);
         self.push(Request::Execute);
     }

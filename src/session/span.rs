@@ -7,6 +7,7 @@ use super::block::Writes;
 use super::effects::{Effects, Settings, Transaction};
 use super::jobs::Job;
 use super::lookup::Fill;
+use crate::catalog::Classified;
 use crate::statement::Statement;
 use crate::telemetry::metrics::Class as QueryClass;
 
@@ -28,6 +29,8 @@ pub struct Span {
     /// The proxy's own request: what to do with the replies.
     pub job: Option<Job>,
     pub own: bool,
+    /// Keeps newer models waiting until it is answered.
+    pub classified: Vec<Classified>,
 }
 
 impl Default for Span {
@@ -44,6 +47,7 @@ impl Default for Span {
             fill: None,
             job: None,
             own: false,
+            classified: Vec::new(),
         }
     }
 }

@@ -1,1 +1,4 @@
-//! TBD
+//! Upstream.
+pub mod login;
+pub mod open;
+pub mod pool;

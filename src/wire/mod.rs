@@ -7,3 +7,4 @@ pub mod frame;
 pub mod message;
 pub mod startup;
 pub mod stream;
+pub mod tls;

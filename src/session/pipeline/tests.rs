@@ -69,10 +69,12 @@ fn an_injected_parse_is_swallowed_and_its_error_is_the_clients() {
 #[test]
 fn own_replies_are_collected_and_asynchronous_ones_pass() {
     let mut pipeline = P::default();
-    pipeline.push(Origin::Own, Request::Parse("own"));
     pipeline.push(Origin::Own, Request::Sync(1));
     client(&mut pipeline, Request::Query(2));
     assert!(pipeline.at_own() && pipeline.owes_client());
+    for tag in [PARSE_COMPLETE, BIND_COMPLETE, COMMAND_COMPLETE] {
+        assert_eq!(pipeline.reply(tag), Reply { route: Route::Collect, event: None });
+    }
     assert_eq!(pipeline.reply(NOTIFICATION_RESPONSE).route, Route::Forward);
     assert_eq!(pipeline.reply(NOTICE_RESPONSE).route, Route::Collect);
     assert_eq!(pipeline.reply(ERROR_RESPONSE).route, Route::Collect);

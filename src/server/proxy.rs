@@ -1,0 +1,110 @@
+//! The proxy as the server runs it: what all sessions share, made from the configuration.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+
+use super::{Peer, Sessions};
+use crate::cache::flight::Flights;
+use crate::cache::store::Store;
+use crate::catalog::Databases;
+use crate::config::Config;
+use crate::session::auth::UserSource;
+use crate::session::{self, ControlPlane, Seats, Shared};
+use crate::statement::Statements;
+use crate::telemetry::health::{Component, Status};
+use crate::upstream::open::{self, Target};
+use crate::upstream::pool::Pool;
+use crate::wire::stream::Stream;
+
+/// Between two looks whether the upstream can be reached.
+const PROBE: Duration = Duration::from_secs(2);
+const MEBIBYTE: usize = 1024 * 1024;
+
+pub struct Proxy {
+    shared: Arc<Shared>,
+}
+
+impl Proxy {
+    /// Must be called within the main thread's runtime.
+    pub fn new(server: &super::Shared) -> Result<Arc<Self>, Box<dyn std::error::Error + Send + Sync>> {
+        let config = &server.config;
+        let target = Arc::new(Target::new(&config.upstream)?);
+        let current = Arc::new(ArcSwap::from(config.clone()));
+        let control = ControlPlane::new(target.clone(), current.clone(), server.health.register("catalog"));
+        tokio::spawn(probe(target.clone(), server.health.register("upstream")));
+        let shared = Arc::new(Shared {
+            metrics: server.metrics.clone(),
+            statements: Statements::new(),
+            store: Store::new(
+                config.cache.max_memory_mb * MEBIBYTE,
+                config.cache.max_entries,
+                config.cache.eviction_strategy,
+            ),
+            flights: Arc::new(Flights::default()),
+            databases: Databases::default(),
+            sessions: Arc::default(),
+            seats: Seats::new(config.server.max_clients),
+            pool: Pool,
+            tls: crate::wire::tls::new(&config.tls)?,
+            users: UserSource,
+            control: Arc::new(control),
+            runtime: Handle::current(),
+            shutting_down: AtomicBool::new(false),
+            config: current,
+            target,
+        });
+        tokio::spawn(measure(shared.clone()));
+        Ok(Arc::new(Self { shared }))
+    }
+}
+
+impl Sessions for Proxy {
+    fn session(self: Arc<Self>, stream: Stream, _: Peer) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(session::serve(self.shared.clone(), stream))
+    }
+
+    fn begin_shutdown(&self) {
+        self.shared.shutting_down.store(true, Ordering::SeqCst);
+        self.shared.sessions.for_each(session::Control::shut_down);
+    }
+
+    fn end_now(&self) {
+        self.shared.sessions.for_each(session::Control::end_now);
+    }
+
+    fn reload(&self, config: Arc<Config>) {
+        self.shared.seats.set_limit(config.server.max_clients);
+        if let Some(tls) = &self.shared.tls
+            && let Err(error) = tls.reload(&config.tls)
+        {
+            tracing::error!(%error, "the TLS files are not usable, the old ones stay in use");
+        }
+        self.shared.config.store(config);
+    }
+}
+
+/// Keeps the health of the upstream up to date: whether a connection can be opened.
+async fn probe(target: Arc<Target>, health: Arc<Component>) {
+    loop {
+        match open::open(&target).await {
+            Ok(_) => health.set(Status::Healthy, "accepts connections"),
+            Err(error) => health.set(Status::Unhealthy, error.to_string()),
+        };
+        tokio::time::sleep(PROBE).await;
+    }
+}
+
+/// Keeps the gauges of the cache's size up to date.
+async fn measure(shared: Arc<Shared>) {
+    loop {
+        shared.metrics.cache_bytes.set(shared.store.bytes() as f64);
+        shared.metrics.cache_entries.set(shared.store.entries() as f64);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}

@@ -1,0 +1,240 @@
+//! From a new connection to a session: negotiation, admission, authentication, the upstream connection, the welcome.
+//!
+//! The client gets what its own backend said: parameters, notices, process id. Only the cancel key is ours.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncWriteExt;
+use tracing::{debug, info};
+
+use super::auth::{self, AuthError, UserSource};
+use super::context::Context;
+use super::control::Control;
+use super::cycle::Side;
+use super::negotiate::{NegotiateError, negotiate};
+use super::{Ready, Session, SessionState, Shared};
+use crate::catalog::watch;
+use crate::config::AuthMode;
+use crate::telemetry::metrics::{ErrorKind, Operation, Side as SideLabel, State};
+use crate::upstream::login::{Connection, RelayError, login, relay};
+use crate::upstream::open;
+use crate::upstream::pool::{Permit, PoolKey};
+use crate::wire::error::{ErrorResponse, sqlstate};
+use crate::wire::startup::{self, FirstPacket, StartupMessage};
+use crate::wire::stream::Stream;
+
+/// How long the first session in a database waits for its catalogue, so that its first read may be recorded.
+const FIRST_MODEL: Duration = Duration::from_secs(1);
+
+/// Why a connection did not become a session. What the client is to be told is told already, or is here.
+enum Refusal {
+    /// Nothing is said: it is gone, it was a cancel request, or it has been told by the upstream itself.
+    Silent,
+    Told(Stream, ErrorResponse),
+}
+
+/// Runs one client's connection to its end.
+pub async fn serve(shared: Arc<Shared>, stream: Stream) {
+    let seat = shared.seats.take();
+    let bound = Duration::from_secs(shared.config.load().server.startup_timeout_secs);
+    let begun = tokio::time::timeout(bound, begin(&shared, stream, seat.is_some())).await;
+    match begun {
+        Ok(Ok(ready)) => ready.session.run(ready.registration).await,
+        Ok(Err(Refusal::Told(mut stream, error))) => {
+            let mut out = BytesMut::new();
+            error.encode(&mut out);
+            // A client that is gone needs no answer.
+            let _ = tokio::time::timeout(bound, async {
+                stream.write_all(&out).await?;
+                stream.shutdown().await
+            })
+            .await;
+        }
+        Ok(Err(Refusal::Silent)) => {}
+        Err(_) => info!(seconds = bound.as_secs(), "a client did not finish its start-up in time"),
+    }
+}
+
+async fn begin(shared: &Arc<Shared>, stream: Stream, seated: bool) -> Result<Ready, Refusal> {
+    let (stream, packet) = negotiate(stream, shared.tls.as_ref()).await.map_err(|error| match error {
+        NegotiateError::Gone => Refusal::Silent,
+        NegotiateError::Refused(stream, error) => Refusal::Told(stream, error),
+    })?;
+    let startup = match packet {
+        FirstPacket::Startup(startup) => startup,
+        FirstPacket::Cancel { pid, secret } => {
+            if let Some(control) = shared.sessions.find(pid, &secret) {
+                control.cancel().await;
+            }
+            return Err(Refusal::Silent);
+        }
+        FirstPacket::Ssl | FirstPacket::GssEnc => return Err(Refusal::Silent),
+    };
+    if shared.shutting_down.load(Ordering::SeqCst) {
+        let error = ErrorResponse::fatal(sqlstate::CANNOT_CONNECT_NOW, "the database system is shutting down");
+        return Err(Refusal::Told(stream, error));
+    }
+    if !seated {
+        let error = ErrorResponse::fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
+            .hint("The proxy's server.max_clients is reached.");
+        return Err(Refusal::Told(stream, error));
+    }
+    let config = shared.config.load_full();
+    let wait = Duration::from_secs(config.pool.wait_timeout_secs);
+    let login = Login { shared, startup: &startup, wait };
+    let (stream, connection, permit, key) =
+        if config.auth.mode == AuthMode::Relay { login.relayed(stream).await? } else { login.own(stream).await? };
+    Ok(welcome(shared, stream, &startup, connection, permit, key).await)
+}
+
+struct Login<'a> {
+    shared: &'a Arc<Shared>,
+    startup: &'a StartupMessage,
+    wait: Duration,
+}
+
+type LoggedIn = (Stream, Connection, Permit, Option<PoolKey>);
+
+impl Login<'_> {
+    /// The upstream authenticates the client itself, on a connection of the client's own.
+    async fn relayed(&self, mut stream: Stream) -> Result<LoggedIn, Refusal> {
+        let permit = match self.shared.pool.acquire(self.wait).await {
+            Ok(permit) => permit,
+            Err(full) => return Err(Refusal::Told(stream, full.to_error_response())),
+        };
+        let upstream = match self.open().await {
+            Ok(upstream) => upstream,
+            Err(error) => return Err(Refusal::Told(stream, error)),
+        };
+        match relay(&mut stream, upstream, &self.startup.raw).await {
+            Ok(connection) => Ok((stream, connection, permit, None)),
+            Err(RelayError::Refused | RelayError::ClientGone) => Err(Refusal::Silent),
+            Err(error) => Err(Refusal::Told(stream, error.to_error_response())),
+        }
+    }
+
+    /// The proxy authenticates the client and logs in upstream with what it has learnt.
+    async fn own(&self, mut stream: Stream) -> Result<LoggedIn, Refusal> {
+        let config = self.shared.config.load_full();
+        let Ok(user) = std::str::from_utf8(self.startup.user()) else {
+            let error = ErrorResponse::fatal(sqlstate::INVALID_AUTHORIZATION, "the user name is not UTF-8");
+            return Err(Refusal::Told(stream, error));
+        };
+        let source: &UserSource = &self.shared.users;
+        let secret = match source.lookup(user, async |user| self.shared.control.query_secret(user).await).await {
+            Ok(secret) => secret,
+            Err(error) => {
+                let error = ErrorResponse::fatal(sqlstate::CANNOT_CONNECT_NOW, "the proxy cannot look up users now")
+                    .detail(error.to_string());
+                return Err(Refusal::Told(stream, error));
+            }
+        };
+        let service = (user == config.upstream.user).then_some(config.upstream.password.as_str());
+        let credentials = match auth::authenticate(&mut stream, config.auth.mode, user, secret, service).await {
+            Ok(credentials) => credentials,
+            Err(AuthError::Gone) => return Err(Refusal::Silent),
+            Err(AuthError::Refused(error)) => return Err(Refusal::Told(stream, error)),
+        };
+        let key = PoolKey::new(self.startup, &credentials.secret);
+        if let Some((connection, permit)) = self.shared.pool.take(&key) {
+            return Ok((stream, connection, permit, Some(key)));
+        }
+        let permit = match self.shared.pool.acquire(self.wait).await {
+            Ok(permit) => permit,
+            Err(full) => return Err(Refusal::Told(stream, full.to_error_response())),
+        };
+        let upstream = match self.open().await {
+            Ok(upstream) => upstream,
+            Err(error) => return Err(Refusal::Told(stream, error)),
+        };
+        match login(upstream, self.startup.protocol, &self.startup.parameters, &credentials.secret).await {
+            Ok(connection) => Ok((stream, connection, permit, Some(key))),
+            Err(error) => {
+                self.count_error(ErrorKind::Server);
+                match error.into_frame() {
+                    Ok(frame) => {
+                        // The upstream's own words.
+                        let _ = stream.write_all(&frame).await;
+                        let _ = stream.shutdown().await;
+                        Err(Refusal::Silent)
+                    }
+                    Err(error) => Err(Refusal::Told(stream, error)),
+                }
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<Stream, ErrorResponse> {
+        let started = Instant::now();
+        let opened = open::open(&self.shared.target).await;
+        self.shared.metrics.operation_duration(Operation::Connect).record(started.elapsed().as_secs_f64());
+        opened.map_err(|error| {
+            self.count_error(ErrorKind::Io);
+            info!(%error, "no connection to the upstream");
+            error.to_error_response()
+        })
+    }
+
+    fn count_error(&self, kind: ErrorKind) {
+        self.shared.metrics.operation_errors(Operation::Connect, kind).increment(1);
+    }
+}
+
+/// Enters the database and tells the client who its backend is.
+async fn welcome(
+    shared: &Arc<Shared>,
+    stream: Stream,
+    startup: &StartupMessage,
+    connection: Connection,
+    permit: Permit,
+    key: Option<PoolKey>,
+) -> Ready {
+    let config = shared.config.load_full();
+    let database_name = String::from_utf8_lossy(startup.database()).into_owned();
+    let visit = shared.databases.enter(&database_name);
+    let tracking = config.cache.enabled;
+    if tracking {
+        if visit.needs_watcher() {
+            shared.runtime.spawn(watch::watch(visit.database().clone(), shared.control.clone()));
+        }
+        // Late is as good as never: then the first reads are not recorded.
+        let _ = tokio::time::timeout(FIRST_MODEL, visit.database().first_model()).await;
+    }
+
+    let mut context = Context::new(startup.database(), startup.user());
+    let mut client = Side::new(stream, BytesMut::new());
+    if let Some(negotiate) = &connection.negotiate
+        && key.is_some()
+    {
+        client.output.extend_from_slice(negotiate);
+    }
+    for (name, value) in &connection.parameters {
+        context.report(name, value);
+        startup::put_parameter_status(&mut client.output, name, value);
+    }
+    let secret = Bytes::from_owner(rand::random::<[u8; 32]>()).slice(..connection.secret.len().clamp(4, 32));
+    startup::put_backend_key_data(&mut client.output, connection.pid, &secret);
+    for notice in &connection.notices {
+        client.output.extend_from_slice(notice);
+    }
+    startup::put_ready_for_query(&mut client.output, b'I');
+
+    let start_digest = context.start_digest(&startup.parameters);
+    if let Some(baseline) = visit.database().baseline(&start_digest) {
+        context.begin(baseline);
+    }
+    let control = Arc::new(Control::default());
+    let registration = shared.sessions.register(connection.pid, secret, control.clone());
+    if shared.shutting_down.load(Ordering::SeqCst) {
+        control.shut_down();
+    }
+    debug!(pid = connection.pid, database = %database_name, "session begins");
+    shared.metrics.connections(SideLabel::Client, State::Active).increment(1.0);
+    shared.metrics.connections(SideLabel::Upstream, State::Active).increment(1.0);
+    let state = SessionState { context, start_digest, tracking, caching: tracking && !startup.is_replication() };
+    let session = Session::new(shared.clone(), control, visit, client, connection, permit, key, state);
+    Ready { session, registration }
+}
