@@ -143,6 +143,17 @@ impl WriteSet {
         matches!(self, Self::Tables(tables) if tables.is_empty())
     }
 
+    /// Whether everything in `other` is in this one too.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Everything, _) => true,
+            (Self::Tables(_), Self::Everything) => false,
+            (Self::Tables(mine), Self::Tables(theirs)) => {
+                theirs.iter().all(|counter| mine.iter().any(|known| Arc::ptr_eq(known, counter)))
+            }
+        }
+    }
+
     pub fn merge(&mut self, other: &Self) {
         match (&mut *self, other) {
             (Self::Everything, _) => {}

@@ -21,6 +21,7 @@ use crate::telemetry::health::{Component, Status};
 use crate::upstream::open::{self, Target};
 use crate::upstream::pool::Pool;
 use crate::wire::stream::Stream;
+use crate::wire::tls::ClientTlsAcceptor;
 
 /// Between two looks whether the upstream can be reached.
 const PROBE: Duration = Duration::from_secs(2);
@@ -51,7 +52,7 @@ impl Proxy {
             sessions: Arc::default(),
             seats: Seats::new(config.server.max_clients),
             pool: Pool,
-            tls: crate::wire::tls::new(&config.tls)?,
+            tls: ClientTlsAcceptor::new(&config.tls)?,
             users: UserSource,
             control: Arc::new(control),
             runtime: Handle::current(),

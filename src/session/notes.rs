@@ -74,10 +74,11 @@ impl Session {
             && !self.pipeline.has_spans()
             && span.transaction == Transaction::Kept;
         let timing = if certainly_inside { Timing::InsideBlock } else { Timing::MayCommit };
-        let versions = &self.visit.database().versions;
-        let marked = self.block.write(versions, &effects.writes, effects.doubts_catalog, timing, classified.epoch);
-        span.writes.merge(marked);
-        span.classified.push(classified);
+        if !span.covers(&effects, timing, classified.epoch) {
+            let versions = &self.visit.database().versions;
+            let marked = self.block.write(versions, &effects.writes, effects.doubts_catalog, timing, classified.epoch);
+            span.cover(marked, &effects, timing, classified);
+        }
         if !effects.writes.is_empty() {
             let scope = match effects.writes {
                 WriteSet::Everything => Scope::Everything,

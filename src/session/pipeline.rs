@@ -38,9 +38,31 @@ pub enum Request<S, B> {
 }
 
 #[derive(Debug)]
-struct Item<S, B> {
-    request: Request<S, B>,
+struct Item<S> {
+    /// The payload of a span is in `spans`.
+    request: Request<S, ()>,
     origin: Origin,
+}
+
+impl<S, B> Request<S, B> {
+    fn is_span(&self) -> bool {
+        matches!(self, Self::Sync(_) | Self::Query(_) | Self::FunctionCall(_))
+    }
+
+    /// Takes the span's payload out.
+    fn split(self) -> (Request<S, ()>, Option<B>) {
+        match self {
+            Self::Parse(statement) => (Request::Parse(statement), None),
+            Self::Bind => (Request::Bind, None),
+            Self::Describe => (Request::Describe, None),
+            Self::Execute => (Request::Execute, None),
+            Self::Close => (Request::Close, None),
+            Self::CopyEnd => (Request::CopyEnd, None),
+            Self::Sync(span) => (Request::Sync(()), Some(span)),
+            Self::Query(span) => (Request::Query(()), Some(span)),
+            Self::FunctionCall(span) => (Request::FunctionCall(()), Some(span)),
+        }
+    }
 }
 
 /// What to do with a frame from the upstream.
@@ -70,7 +92,11 @@ pub enum Event<S, B> {
 
 #[derive(Debug)]
 pub struct Pipeline<S, B> {
-    queue: VecDeque<Item<S, B>>,
+    queue: VecDeque<Item<S>>,
+    /// The payloads of the spans that end in `queue`, in the same order.
+    spans: VecDeque<B>,
+    /// How many requests in `queue` are the proxy's own.
+    own: usize,
     /// The upstream skips messages until a Sync that has not been sent yet.
     skipping: bool,
     /// The upstream reads COPY data for an extended query.
@@ -83,7 +109,7 @@ pub struct Pipeline<S, B> {
 
 impl<S, B> Default for Pipeline<S, B> {
     fn default() -> Self {
-        Self { queue: VecDeque::new(), skipping: false, copying_in: false, orphans: Vec::new(), confused: false }
+        Self { queue: VecDeque::new(), spans: VecDeque::new(), own: 0, skipping: false, copying_in: false, orphans: Vec::new(), confused: false }
     }
 }
 
@@ -101,6 +127,9 @@ impl<S, B> Pipeline<S, B> {
             _ if self.skipping => return Some(request),
             _ => {}
         }
+        let (request, span) = request.split();
+        self.spans.extend(span);
+        self.own += usize::from(origin == Origin::Own);
         self.queue.push_back(Item { request, origin });
         None
     }
@@ -117,14 +146,12 @@ impl<S, B> Pipeline<S, B> {
 
     /// Whether a request of the client is unanswered.
     pub fn owes_client(&self) -> bool {
-        self.queue.iter().any(|item| item.origin != Origin::Own)
+        self.queue.len() > self.own
     }
 
     /// Whether requests are outstanding beyond the batch that is being sent.
     pub fn has_spans(&self) -> bool {
-        self.queue.iter().any(|item| {
-            matches!(item.request, Request::Sync(_) | Request::Query(_) | Request::FunctionCall(_))
-        })
+        !self.spans.is_empty()
     }
 
     pub fn is_confused(&self) -> bool {
@@ -133,18 +160,12 @@ impl<S, B> Pipeline<S, B> {
 
     /// The span that the reply at hand belongs to, for notes along the way.
     pub fn current_span(&mut self) -> Option<&mut B> {
-        self.queue.iter_mut().find_map(|item| match &mut item.request {
-            Request::Sync(span) | Request::Query(span) | Request::FunctionCall(span) => Some(span),
-            _ => None,
-        })
+        self.spans.front_mut()
     }
 
     /// All spans that have not ended, and what their connection's loss leaves open.
     pub fn into_spans(self) -> impl Iterator<Item = B> {
-        self.orphans.into_iter().chain(self.queue.into_iter().filter_map(|item| match item.request {
-            Request::Sync(span) | Request::Query(span) | Request::FunctionCall(span) => Some(span),
-            _ => None,
-        }))
+        self.orphans.into_iter().chain(self.spans)
     }
 
     /// Takes note of a frame from the upstream.
@@ -227,9 +248,7 @@ impl<S, B> Pipeline<S, B> {
                     break;
                 }
                 Some(Item { request: Request::Parse(statement), .. }) => skipped.push(statement),
-                Some(Item { request: Request::Query(span) | Request::FunctionCall(span), .. }) => {
-                    self.orphans.push(span);
-                }
+                Some(item) if item.request.is_span() => self.orphans.extend(self.spans.pop_front()),
                 Some(_) => {}
             }
         }
@@ -237,14 +256,13 @@ impl<S, B> Pipeline<S, B> {
     }
 
     fn ready(&mut self) -> Option<Event<S, B>> {
-        let span = match self.queue.pop_front().map(|item| item.request) {
-            Some(Request::Sync(span) | Request::Query(span) | Request::FunctionCall(span)) => span,
-            other => {
-                // With nothing outstanding it is the second answer to a Sync that COPY dropped after all.
-                self.confused |= other.is_some();
-                return None;
-            }
+        let Some(item) = self.queue.pop_front_if(|item| item.request.is_span()) else {
+            // With nothing outstanding it is the second answer to a Sync that COPY dropped after all.
+            self.confused |= !self.queue.is_empty();
+            return None;
         };
+        self.own -= usize::from(item.origin == Origin::Own);
+        let span = self.spans.pop_front()?;
         self.copying_in = false;
         self.pop_copy_ends();
         let mut spans = std::mem::take(&mut self.orphans);
@@ -256,18 +274,15 @@ impl<S, B> Pipeline<S, B> {
     fn drop_syncs_before_copy_end(&mut self) {
         let end = self.queue.iter().position(|item| matches!(item.request, Request::CopyEnd));
         self.copying_in = end.is_none();
-        let mut position = 0;
-        let end = end.unwrap_or(self.queue.len());
-        let (orphans, queue) = (&mut self.orphans, &mut self.queue);
-        let mut kept = VecDeque::with_capacity(queue.len());
-        for item in queue.drain(..) {
+        let kept = self.queue.split_off(end.unwrap_or(self.queue.len()));
+        // Between an Execute and the end of its data there is nothing with a span but Syncs.
+        for item in std::mem::take(&mut self.queue) {
             match item.request {
-                Request::Sync(span) if position < end => orphans.push(span),
-                request => kept.push_back(Item { request, origin: item.origin }),
+                Request::Sync(()) => self.orphans.extend(self.spans.pop_front()),
+                _ => self.queue.push_back(item),
             }
-            position += 1;
         }
-        *queue = kept;
+        self.queue.extend(kept);
     }
 
     fn pop_copy_ends(&mut self) {

@@ -204,7 +204,8 @@ impl Session {
                     self.push(Request::Describe);
                 }
                 let judged = self.judge(&batch.prepared.statement, &batch.prepared.types);
-                let mut span = Span { fill, ..Span::default() };
+                let mut span = Span::default();
+                span.fill = fill;
                 self.take_note(&mut span, judged, Some(&batch.prepared.statement));
                 self.push(Request::Execute);
                 self.push_span(span, Request::Sync);

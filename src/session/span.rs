@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::block::Writes;
+use super::block::{Timing, Writes};
 use super::effects::{Effects, Settings, Transaction};
 use super::jobs::Job;
 use super::lookup::Fill;
+use crate::cache::versions::WriteSet;
 use crate::catalog::Classified;
 use crate::statement::Statement;
 use crate::telemetry::metrics::Class as QueryClass;
@@ -29,8 +30,17 @@ pub struct Span {
     /// The proxy's own request: what to do with the replies.
     pub job: Option<Job>,
     pub own: bool,
-    /// Keeps newer models waiting until it is answered.
+    /// Keep newer models waiting until it is answered.
     pub classified: Vec<Classified>,
+    /// What is marked for it already, for a pipeline that writes the same again and again.
+    covered: Covered,
+}
+
+#[derive(Debug)]
+struct Covered {
+    writes: WriteSet,
+    doubts_catalog: bool,
+    timing: Timing,
 }
 
 impl Default for Span {
@@ -48,6 +58,7 @@ impl Default for Span {
             job: None,
             own: false,
             classified: Vec::new(),
+            covered: Covered { writes: WriteSet::nothing(), doubts_catalog: false, timing: Timing::InsideBlock },
         }
     }
 }
@@ -55,6 +66,25 @@ impl Default for Span {
 impl Span {
     pub fn own(job: Option<Job>) -> Self {
         Self { own: true, job, ..Self::default() }
+    }
+
+    /// Whether a request with these effects needs no marks beyond those of the requests before it in this span.
+    pub fn covers(&self, effects: &Effects, timing: Timing, epoch: u64) -> bool {
+        self.classified.last().is_some_and(|classified| classified.epoch == epoch)
+            && self.covered.timing == timing
+            && self.covered.writes.covers(&effects.writes)
+            && (self.covered.doubts_catalog || !effects.doubts_catalog)
+    }
+
+    /// `marked` is what had to be marked for a request with these effects.
+    pub fn cover(&mut self, marked: Writes, effects: &Effects, timing: Timing, classified: Classified) {
+        self.writes.merge(marked);
+        if self.covered.timing != timing {
+            self.covered = Covered { writes: WriteSet::nothing(), doubts_catalog: false, timing };
+        }
+        self.covered.writes.merge(&effects.writes);
+        self.covered.doubts_catalog |= effects.doubts_catalog;
+        self.classified.push(classified);
     }
 
     /// Adds what another request of the span may do; its writes are added by the caller.

@@ -60,7 +60,10 @@ pub async fn serve(shared: Arc<Shared>, stream: Stream) {
 
 async fn begin(shared: &Arc<Shared>, stream: Stream, seated: bool) -> Result<Ready, Refusal> {
     let (stream, packet) = negotiate(stream, shared.tls.as_ref()).await.map_err(|error| match error {
-        NegotiateError::Gone => Refusal::Silent,
+        NegotiateError::Gone(error) => {
+            debug!(%error, "a connection ended before its start-up");
+            Refusal::Silent
+        }
         NegotiateError::Refused(stream, error) => Refusal::Told(stream, error),
     })?;
     let startup = match packet {
