@@ -161,9 +161,21 @@ pub const IRRELEVANT_SETTINGS: &[&str] = &[
 /// cannot: no function or operator that could read them is trusted.
 pub fn setting_is_relevant(name: &str) -> bool {
     !name.contains('.')
-        && !["log_", "debug_", "enable_", "jit", "track_", "geqo", "vacuum_", "parallel_", "cpu_", "max_parallel_", "tcp_"]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
+        && ![
+            "log_",
+            "debug_",
+            "enable_",
+            "jit",
+            "track_",
+            "geqo",
+            "vacuum_",
+            "parallel_",
+            "cpu_",
+            "max_parallel_",
+            "tcp_",
+        ]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
         && !IRRELEVANT_SETTINGS.contains(&name)
 }
 
@@ -173,7 +185,8 @@ mod tests {
 
     #[test]
     fn settings_that_change_results_are_relevant() {
-        for name in ["search_path", "datestyle", "timezone", "bytea_output", "row_security", "lc_monetary", "xmloption"] {
+        for name in ["search_path", "datestyle", "timezone", "bytea_output", "row_security", "lc_monetary", "xmloption"]
+        {
             assert!(setting_is_relevant(name), "{name}");
         }
         for name in ["application_name", "enable_seqscan", "work_mem", "myapp.tenant"] {

@@ -18,7 +18,10 @@ const FIRST_USER_OID: u32 = 16384;
 /// in-place updates by VACUUM and ANALYZE, which change nothing that matters here.
 const FINGERPRINTED: &[(&str, &str)] = &[
     ("pg_class", "relpersistence <> 't'"),
-    ("pg_attribute", "attrelid >= 16384 AND EXISTS (SELECT FROM pg_class c WHERE c.oid = attrelid AND c.relpersistence <> 't' AND c.relkind <> 'i')"),
+    (
+        "pg_attribute",
+        "attrelid >= 16384 AND EXISTS (SELECT FROM pg_class c WHERE c.oid = attrelid AND c.relpersistence <> 't' AND c.relkind <> 'i')",
+    ),
     ("pg_attrdef", "EXISTS (SELECT FROM pg_class c WHERE c.oid = adrelid AND c.relpersistence <> 't')"),
     ("pg_proc", "oid >= 16384"),
     ("pg_operator", "oid >= 16384"),
@@ -26,9 +29,15 @@ const FINGERPRINTED: &[(&str, &str)] = &[
     ("pg_type", "oid >= 16384 AND typtype <> 'c' AND typcategory <> 'A'"),
     ("pg_enum", "true"),
     ("pg_namespace", "nspname !~ '^pg_(toast_)?temp_'"),
-    ("pg_rewrite", "oid >= 16384 AND EXISTS (SELECT FROM pg_class c WHERE c.oid = ev_class AND c.relpersistence <> 't')"),
+    (
+        "pg_rewrite",
+        "oid >= 16384 AND EXISTS (SELECT FROM pg_class c WHERE c.oid = ev_class AND c.relpersistence <> 't')",
+    ),
     ("pg_trigger", "EXISTS (SELECT FROM pg_class c WHERE c.oid = tgrelid AND c.relpersistence <> 't')"),
-    ("pg_constraint", "conrelid = 0 OR EXISTS (SELECT FROM pg_class c WHERE c.oid = conrelid AND c.relpersistence <> 't')"),
+    (
+        "pg_constraint",
+        "conrelid = 0 OR EXISTS (SELECT FROM pg_class c WHERE c.oid = conrelid AND c.relpersistence <> 't')",
+    ),
     ("pg_policy", "true"),
     ("pg_inherits", "EXISTS (SELECT FROM pg_class c WHERE c.oid = inhrelid AND c.relpersistence <> 't')"),
     ("pg_collation", "oid >= 16384"),
@@ -92,11 +101,9 @@ async fn functions(transaction: &Transaction<'_>, model: &mut Model) -> Result<(
          FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace GROUP BY 1";
     for row in transaction.query(sql, &[&HARMLESS_VOLATILE, &HARMLESS_EXTENSION, &SAFE_STABLE]).await? {
         let name = name(&row, 0)?;
-        for (column, set) in [
-            (1, &mut model.dangerous),
-            (2, &mut model.unsafe_calls),
-            (3, &mut model.attribute_functions),
-        ] {
+        for (column, set) in
+            [(1, &mut model.dangerous), (2, &mut model.unsafe_calls), (3, &mut model.attribute_functions)]
+        {
             if row.try_get(column)? {
                 set.insert(name.clone());
             }

@@ -82,7 +82,13 @@ async fn attend(database: &Database, mut client: Client, control: &impl Control)
         let started = Instant::now();
         let doubted = database.in_doubt() || !database.has_model();
         if started >= next_look || (doubted && started >= pause_until) {
-            look(database, &mut client).await?;
+            match look(database, &mut client).await {
+                // Something was dropped while it was looked at. The next look will tell.
+                Err(error) if !client.is_closed() => {
+                    debug!(database = %database.name, %error, "the catalogue was in motion")
+                }
+                looked => looked?,
+            }
             next_look = started + control.refresh();
             pause_until = Instant::now() + started.elapsed() * PAUSE;
         }

@@ -18,6 +18,7 @@ use crate::session::auth::UserSource;
 use crate::session::{self, ControlPlane, Seats, Shared};
 use crate::statement::Statements;
 use crate::telemetry::health::{Component, Status};
+use crate::telemetry::metrics::{Side, State};
 use crate::upstream::open::{self, Target};
 use crate::upstream::pool::Pool;
 use crate::wire::stream::Stream;
@@ -51,9 +52,13 @@ impl Proxy {
             databases: Databases::default(),
             sessions: Arc::default(),
             seats: Seats::new(config.server.max_clients),
-            pool: Pool,
+            pool: Pool::new(
+                config.pool.max_upstream_connections,
+                config.pool.max_idle,
+                Duration::from_secs(config.pool.idle_timeout_secs),
+            ),
             tls: ClientTlsAcceptor::new(&config.tls)?,
-            users: UserSource,
+            users: UserSource::new(&config.auth.user_file)?,
             control: Arc::new(control),
             runtime: Handle::current(),
             shutting_down: AtomicBool::new(false),
@@ -86,6 +91,10 @@ impl Sessions for Proxy {
         {
             tracing::error!(%error, "the TLS files are not usable, the old ones stay in use");
         }
+        if let Err(error) = self.shared.users.reload(&config.auth.user_file) {
+            tracing::error!(%error, "the user file is not usable, the users stay as they were");
+        }
+        self.shared.pool.set_max_idle(config.pool.max_idle);
         self.shared.config.store(config);
     }
 }
@@ -106,6 +115,8 @@ async fn measure(shared: Arc<Shared>) {
     loop {
         shared.metrics.cache_bytes.set(shared.store.bytes() as f64);
         shared.metrics.cache_entries.set(shared.store.entries() as f64);
+        shared.pool.sweep();
+        shared.metrics.connections(Side::Upstream, State::Idle).set(shared.pool.idle_connections() as f64);
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

@@ -179,7 +179,9 @@ impl Context {
         self.digest = self.baseline.map(|baseline| {
             let mut hasher = KeyHasher::new();
             hasher.field(&self.identity).field(&baseline.fingerprint);
-            hasher.fields(self.overrides.iter().flat_map(|(n, v)| [n.as_bytes(), v.as_bytes()]).collect::<Vec<_>>().into_iter());
+            hasher.fields(
+                self.overrides.iter().flat_map(|(n, v)| [n.as_bytes(), v.as_bytes()]).collect::<Vec<_>>().into_iter(),
+            );
             self.hash_reported(&mut hasher);
             hasher.finish()
         });

@@ -43,7 +43,9 @@ pub enum SettingsAction {
 pub enum Transaction {
     Kept,
     /// It begins one; `plain` if that one may use the cache.
-    Begins { plain: bool },
+    Begins {
+        plain: bool,
+    },
     /// It changes how the present one behaves.
     Changed,
     /// It may end it.
@@ -95,12 +97,15 @@ impl Effects {
                 }
                 _ => Self::runs_code(class),
             },
-            Class::CopyIn => analysis.map_or_else(|| Self::runs_code(class), |analysis| Self::analysed(class, analysis)),
+            Class::CopyIn => {
+                analysis.map_or_else(|| Self::runs_code(class), |analysis| Self::analysed(class, analysis))
+            }
             Class::CopyOut | Class::Session(SessionCommand::Declare) => harmless_under(model, part, class),
             Class::Explain { analyze: false, .. } => none,
             Class::Explain { analyze: true, of } if **of == Class::Read => harmless_under(model, part, class),
             Class::Begin(modes) => {
-                let plain = matches!(modes.isolation, None | Some(Isolation::ReadCommitted | Isolation::ReadUncommitted));
+                let plain =
+                    matches!(modes.isolation, None | Some(Isolation::ReadCommitted | Isolation::ReadUncommitted));
                 Self { transaction: Transaction::Begins { plain }, ..none }
             }
             Class::Commit { .. } | Class::Rollback { .. } | Class::PrepareTransaction => {
@@ -130,9 +135,12 @@ impl Effects {
                 let databases = part.names("database");
                 Self { concerns_databases: databases, ..Self::runs_code(class) }
             }
-            Class::CommitPrepared | Class::Execute | Class::Call | Class::Do | Class::Explain { .. } | Class::Unknown => {
-                Self::opaque(class)
-            }
+            Class::CommitPrepared
+            | Class::Execute
+            | Class::Call
+            | Class::Do
+            | Class::Explain { .. }
+            | Class::Unknown => Self::opaque(class),
         };
         if part.names("set_config") {
             effects.settings = Settings::Unknown;
@@ -188,9 +196,11 @@ fn query_class(class: &Class) -> QueryClass {
         | Class::PrepareTransaction
         | Class::CommitPrepared => QueryClass::Transaction,
         Class::Set(_) | Class::Discard(_) | Class::Session(_) => QueryClass::Session,
-        Class::CopyOut | Class::Maintenance | Class::RefreshMaterializedView | Class::Explain { .. } | Class::Replication => {
-            QueryClass::Utility
-        }
+        Class::CopyOut
+        | Class::Maintenance
+        | Class::RefreshMaterializedView
+        | Class::Explain { .. }
+        | Class::Replication => QueryClass::Utility,
         Class::Ddl => QueryClass::Ddl,
         Class::Execute | Class::Call | Class::Do | Class::Unknown => QueryClass::Unknown,
     }

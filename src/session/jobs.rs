@@ -18,9 +18,9 @@ use crate::catalog::analysis::{Analysis, RelationLock};
 use crate::catalog::builtin::setting_is_relevant;
 use crate::statement::Statement;
 use crate::wire::frame::{self, backend};
-use crate::wire::message::encode::{self, EncodeError};
 use crate::wire::message::Target;
 use crate::wire::message::backend::data_row;
+use crate::wire::message::encode::{self, EncodeError};
 
 const NAME: &[u8] = b"heliosproxy";
 const STATEMENT: &[u8] = b"heliosproxy_statement";
@@ -251,7 +251,8 @@ fn lock(body: &[u8]) -> Option<RelationLock> {
     let oid = TableOid(std::str::from_utf8(oid).ok()?.parse().ok()?);
     let writes = !matches!(*mode, b"AccessShareLock" | b"RowShareLock");
     // A temporary relation's file is `t<backend>_<node>` (relpath.c); views have none.
-    let temporary = path.is_some_and(|path| path.rsplit(|byte| *byte == b'/').next().is_some_and(|f| f.starts_with(b"t")));
+    let temporary =
+        path.is_some_and(|path| path.rsplit(|byte| *byte == b'/').next().is_some_and(|f| f.starts_with(b"t")));
     Some(RelationLock { oid, writes, temporary })
 }
 

@@ -36,7 +36,7 @@ pub struct ReadRequest {
 pub enum Plan {
     Serve(Arc<Entry>),
     Wait(Waiting),
-    Relay(Option<Fill>),
+    Relay(Option<Box<Fill>>),
 }
 
 /// A read on its way that may become an entry.
@@ -104,7 +104,7 @@ impl Session {
             Ok(plan) => plan,
             Err((bypass, fill)) => {
                 self.count_bypass(bypass);
-                Plan::Relay(fill.then(|| self.tentative(request, text)).flatten())
+                Plan::Relay(fill.then(|| self.tentative(request, text)).flatten().map(Box::new))
             }
         }
     }
@@ -160,7 +160,7 @@ impl Session {
             Turn::Lead(lead) => {
                 self.shared.metrics.cache_accesses(Access::Miss).increment(1);
                 let basis = Basis::Known { key, dependencies, _lead: lead };
-                Ok(Plan::Relay(Some(self.fill(request, text, basis))))
+                Ok(Plan::Relay(Some(Box::new(self.fill(request, text, basis)))))
             }
             // In a block it might wait for somebody who waits for its locks.
             Turn::Follow(waiting) if may_wait && self.block.status() == Status::Idle => Ok(Plan::Wait(waiting)),
@@ -190,7 +190,8 @@ impl Session {
             Basis::Known { key, dependencies, _lead } => (key, dependencies),
             Basis::Tentative { quiet } => {
                 let Some(context) = self.context.digest() else { return };
-                let Some((Ok(tables), epoch)) = analysis.map(|(analysis, epoch)| (analysis.read.as_ref(), epoch)) else {
+                let Some((Ok(tables), epoch)) = analysis.map(|(analysis, epoch)| (analysis.read.as_ref(), epoch))
+                else {
                     return;
                 };
                 let database = self.visit.database();
@@ -235,5 +236,6 @@ fn fits(request: &ReadRequest, entry: &Entry) -> bool {
         crate::wire::message::backend::column_count(frames.get(5..entry.description_end())?).ok()
     };
     (!request.described || entry.described().is_some())
-        && (request.listed_formats <= 1 || columns().is_some_and(|columns| usize::from(columns) == request.listed_formats))
+        && (request.listed_formats <= 1
+            || columns().is_some_and(|columns| usize::from(columns) == request.listed_formats))
 }

@@ -47,13 +47,13 @@ use self::lookup::Fill;
 use self::pipeline::{Pipeline, Route};
 use self::prepared::{Prepared, PreparedStatements};
 use self::span::Span;
-use crate::cache::limbo::{BackendPid, Orphan};
 use crate::cache::flight::Flights;
+use crate::cache::limbo::{BackendPid, Orphan};
 use crate::cache::store::Store;
 use crate::cache::versions::WriteSet;
 use crate::catalog::{Databases, Visit};
-use crate::statement::Statements;
 use crate::config::Config;
+use crate::statement::Statements;
 use crate::telemetry::metrics::{Metrics, Side as SideLabel, State};
 use crate::upstream::login::Connection;
 use crate::upstream::open::{self, Target};
@@ -171,7 +171,7 @@ struct Session {
     /// A job all of whose replies are here.
     finished: Option<Job>,
     /// A recorded read that has just been answered.
-    follow: Option<Fill>,
+    follow: Option<Box<Fill>>,
     own_replies: BytesMut,
 
     /// Bytes of the client's present message that are still to be passed on.
@@ -290,7 +290,9 @@ impl Session {
         metrics.connections(SideLabel::Client, State::Active).decrement(1.0);
         metrics.connections(SideLabel::Upstream, State::Active).decrement(1.0);
         let clean = by_client && self.is_clean();
-        let Self { pipeline, block, visit, pid, open, lost, mut upstream, cancels, shared, permit, key, secret, .. } = self;
+        let Self {
+            pipeline, block, visit, pid, open, lost, mut upstream, cancels, shared, permit, key, secret, ..
+        } = self;
         let mut writes = block.abandon();
         writes.merge(lost);
         for span in pipeline.into_spans().chain(open) {
@@ -298,7 +300,8 @@ impl Session {
             let database = visit.database();
             // It was judged by a catalogue that may be old, and nobody will see it answered.
             if database.in_doubt() || span.classified.iter().any(|classified| classified.epoch != database.epoch()) {
-                writes.merge(Writes { marks: vec![database.versions.mark(&WriteSet::Everything)], doubts_catalog: true });
+                writes
+                    .merge(Writes { marks: vec![database.versions.mark(&WriteSet::Everything)], doubts_catalog: true });
             }
         }
         if !writes.marks.is_empty() {

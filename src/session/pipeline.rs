@@ -109,7 +109,15 @@ pub struct Pipeline<S, B> {
 
 impl<S, B> Default for Pipeline<S, B> {
     fn default() -> Self {
-        Self { queue: VecDeque::new(), spans: VecDeque::new(), own: 0, skipping: false, copying_in: false, orphans: Vec::new(), confused: false }
+        Self {
+            queue: VecDeque::new(),
+            spans: VecDeque::new(),
+            own: 0,
+            skipping: false,
+            copying_in: false,
+            orphans: Vec::new(),
+            confused: false,
+        }
     }
 }
 
@@ -256,11 +264,12 @@ impl<S, B> Pipeline<S, B> {
     }
 
     fn ready(&mut self) -> Option<Event<S, B>> {
-        let Some(item) = self.queue.pop_front_if(|item| item.request.is_span()) else {
+        if !self.queue.front().is_some_and(|item| item.request.is_span()) {
             // With nothing outstanding it is the second answer to a Sync that COPY dropped after all.
             self.confused |= !self.queue.is_empty();
             return None;
-        };
+        }
+        let item = self.queue.pop_front()?;
         self.own -= usize::from(item.origin == Origin::Own);
         let span = self.spans.pop_front()?;
         self.copying_in = false;

@@ -231,8 +231,8 @@ impl Session {
         }
         if let Some(fill) = fill {
             match fill.basis {
-                super::lookup::Basis::Known { .. } => self.store(fill, None),
-                super::lookup::Basis::Tentative { .. } if self.block.status() == Status::Idle => self.follow_up(fill),
+                super::lookup::Basis::Known { .. } => self.store(*fill, None),
+                super::lookup::Basis::Tentative { .. } if self.block.status() == Status::Idle => self.follow_up(*fill),
                 super::lookup::Basis::Tentative { .. } => {}
             }
         }

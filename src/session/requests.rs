@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes};
 
 use super::Session;
 use super::cycle::{End, Replay};
-use super::lookup::{Plan, ReadRequest, simple_query_formats};
+use super::lookup::{Fill, Plan, ReadRequest, simple_query_formats};
 use super::notes::Judged;
 use super::pipeline::{Origin, Request};
 use super::prepared::Prepared;
@@ -139,7 +139,8 @@ impl Session {
             Some(body) => Some(Arc::new(self.decode_parse(body)?)),
             None => None,
         };
-        if parse.as_ref().is_some_and(|parse| !parse.statement.is_single_read() || self.prepared.is_taken(&parse.name)) {
+        if parse.as_ref().is_some_and(|parse| !parse.statement.is_single_read() || self.prepared.is_taken(&parse.name))
+        {
             return None;
         }
         let bind = Bind::decode(frames.next(frontend::BIND)?).ok()?;
@@ -297,7 +298,7 @@ impl Session {
         header: Header,
         judged: Judged,
         statement: Option<&Arc<Statement>>,
-        fill: Option<super::lookup::Fill>,
+        fill: Option<Box<Fill>>,
     ) -> Taken {
         let mut span = self.open.take().unwrap_or_default();
         span.fill = fill;

@@ -26,7 +26,7 @@ pub struct Span {
     /// An ErrorResponse was among the replies.
     pub failed: bool,
     /// The read that is being recorded.
-    pub fill: Option<Fill>,
+    pub fill: Option<Box<Fill>>,
     /// The proxy's own request: what to do with the replies.
     pub job: Option<Job>,
     pub own: bool,

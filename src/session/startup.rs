@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
 use tracing::{debug, info};
 
-use super::auth::{self, AuthError, UserSource};
+use super::auth::AuthError;
 use super::context::Context;
 use super::control::Control;
 use super::cycle::Side;
@@ -126,8 +126,8 @@ impl Login<'_> {
             let error = ErrorResponse::fatal(sqlstate::INVALID_AUTHORIZATION, "the user name is not UTF-8");
             return Err(Refusal::Told(stream, error));
         };
-        let source: &UserSource = &self.shared.users;
-        let secret = match source.lookup(user, async |user| self.shared.control.query_secret(user).await).await {
+        let users = &self.shared.users;
+        let secret = match users.lookup(user, async |user| self.shared.control.query_secret(user).await).await {
             Ok(secret) => secret,
             Err(error) => {
                 let error = ErrorResponse::fatal(sqlstate::CANNOT_CONNECT_NOW, "the proxy cannot look up users now")
@@ -136,7 +136,7 @@ impl Login<'_> {
             }
         };
         let service = (user == config.upstream.user).then_some(config.upstream.password.as_str());
-        let credentials = match auth::authenticate(&mut stream, config.auth.mode, user, secret, service).await {
+        let credentials = match users.authenticate(&mut stream, config.auth.mode, user, secret, service).await {
             Ok(credentials) => credentials,
             Err(AuthError::Gone) => return Err(Refusal::Silent),
             Err(AuthError::Refused(error)) => return Err(Refusal::Told(stream, error)),

@@ -1,4 +1,6 @@
-//! Upstream.
+//! The PostgreSQL server behind the proxy: how connections to it are opened, logged in, limited and kept, and how what runs on
+//! them is cancelled.
+
 pub mod login;
 pub mod open;
 pub mod pool;

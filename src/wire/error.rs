@@ -107,7 +107,9 @@ mod tests {
     #[test]
     fn an_error_is_encoded_as_the_protocol_says() {
         let mut out = BytesMut::new();
-        ErrorResponse::fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already").hint("wait").encode(&mut out);
+        ErrorResponse::fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
+            .hint("wait")
+            .encode(&mut out);
         assert_eq!(out[0], b'E');
         assert_eq!(u32::from_be_bytes([out[1], out[2], out[3], out[4]]) as usize, out.len() - 1);
         let body = &out[5..];

@@ -4,7 +4,9 @@
 
 pub mod error;
 pub mod frame;
+pub mod md5;
 pub mod message;
+pub mod scram;
 pub mod startup;
 pub mod stream;
 pub mod tls;

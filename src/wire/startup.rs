@@ -135,11 +135,7 @@ impl StartupMessage {
 }
 
 /// Appends a StartupMessage.
-pub fn put_startup<'a>(
-    out: &mut BytesMut,
-    protocol: u32,
-    parameters: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
-) {
+pub fn put_startup<'a>(out: &mut BytesMut, protocol: u32, parameters: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) {
     put_packet(out, |out| {
         out.put_u32(protocol);
         for (name, value) in parameters {

@@ -37,7 +37,8 @@ fn the_byte_budget_and_the_entry_limit_hold_under_every_strategy() {
             assert!(hit(&store, number), "{strategy:?}: the newcomer stays");
         }
         let slots: usize = store.shards.iter().map(|shard| lock(shard).slots.len()).sum();
-        let bytes: usize = store.shards.iter().flat_map(|s| lock(s).slots.iter().map(|e| e.1.bytes()).collect::<Vec<_>>()).sum();
+        let bytes: usize =
+            store.shards.iter().flat_map(|s| lock(s).slots.iter().map(|e| e.1.bytes()).collect::<Vec<_>>()).sum();
         assert_eq!((slots, bytes), (store.entries(), store.bytes()));
     }
 }

@@ -147,7 +147,11 @@ fn server_replies(requests: &[(u8, bool)]) -> Vec<u8> {
             replies.push(READY_FOR_QUERY);
         } else if skipping {
         } else if kind == b'Q' {
-            replies.extend(if fails { vec![ERROR_RESPONSE] } else { vec![ROW_DESCRIPTION, DATA_ROW, COMMAND_COMPLETE] });
+            replies.extend(if fails {
+                vec![ERROR_RESPONSE]
+            } else {
+                vec![ROW_DESCRIPTION, DATA_ROW, COMMAND_COMPLETE]
+            });
             replies.push(READY_FOR_QUERY);
         } else if fails {
             replies.push(ERROR_RESPONSE);

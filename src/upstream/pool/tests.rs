@@ -1,0 +1,109 @@
+use bytes::BytesMut;
+use tokio::net::UnixStream;
+
+use super::*;
+use crate::wire::startup::{FirstPacket, put_startup};
+
+fn startup(database: &str) -> StartupMessage {
+    let mut raw = BytesMut::new();
+    put_startup(&mut raw, 196_608, [(&b"user"[..], &b"u"[..]), (b"database", database.as_bytes())]);
+    match FirstPacket::decode(raw.freeze()) {
+        Ok(FirstPacket::Startup(startup)) => startup,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn key(database: &str) -> PoolKey {
+    PoolKey::new(&startup(database), &UpstreamSecret::None)
+}
+
+/// A connection, and a server at its other end that answers one query with `answer`.
+fn connection(answer: &'static [u8]) -> (Connection, tokio::task::JoinHandle<UnixStream>) {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let server = tokio::spawn(async move {
+        let mut query = [0; 17];
+        theirs.read_exact(&mut query).await.unwrap();
+        assert_eq!(&query[5..], b"DISCARD ALL\0");
+        theirs.write_all(answer).await.unwrap();
+        theirs
+    });
+    let connection = Connection {
+        stream: Stream::Unix(ours),
+        buffer: BytesMut::new(),
+        parameters: vec![(Bytes::from_static(b"TimeZone"), Bytes::from_static(b"UTC"))],
+        pid: 1,
+        secret: Bytes::new(),
+        notices: Vec::new(),
+        negotiate: None,
+    };
+    (connection, server)
+}
+
+fn pool(max: usize, max_idle: usize) -> Pool {
+    Pool::new(max, max_idle, Duration::from_secs(60))
+}
+
+const NO_TIME: Duration = Duration::ZERO;
+
+#[tokio::test]
+async fn there_are_never_more_connections_than_allowed() {
+    let pool = pool(1, 0);
+    let permit = pool.acquire(NO_TIME).await.unwrap();
+    let full = pool.acquire(NO_TIME).await.unwrap_err().to_error_response();
+    assert_eq!((full.code, &*full.message), ("53300", "sorry, too many clients already"));
+    drop(permit);
+    pool.acquire(NO_TIME).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_clean_connection_is_used_again_under_its_own_key_only() {
+    let pool = pool(2, 1);
+    let (connection, server) = connection(b"C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05I");
+    pool.give_back(connection, key("a"), pool.acquire(NO_TIME).await.unwrap()).await;
+    let _server = server.await.unwrap();
+    assert_eq!(pool.idle_connections(), 1);
+    assert!(pool.take(&key("b")).is_none());
+    assert!(pool.take(&key("a")).is_some());
+    assert!(pool.take(&key("a")).is_none());
+}
+
+#[tokio::test]
+async fn what_discard_all_reports_is_kept() {
+    let (mut connection, server) = connection(b"S\0\0\0\x12TimeZone\0Mars\0C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05I");
+    assert!(clean(&mut connection).await.is_some());
+    assert_eq!(connection.parameters[0].1, "Mars");
+    server.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_come_clean_is_closed() {
+    for answer in [&b"Z\0\0\0\x05T"[..], b"E\0\0\0\x05\0Z\0\0\0\x05I", b"Z\0\0\0\x05IN\0\0\0\x04", b"D\0\0\0\x04", b""]
+    {
+        let pool = pool(1, 1);
+        let (connection, server) = connection(answer);
+        let close = tokio::spawn(async move { drop(server.await.unwrap()) });
+        pool.give_back(connection, key("a"), pool.acquire(NO_TIME).await.unwrap()).await;
+        assert_eq!(pool.idle_connections(), 0, "{answer:?}");
+        pool.acquire(NO_TIME).await.expect("its permit is free again");
+        close.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_has_ended_is_not_handed_out() {
+    let pool = pool(1, 1);
+    let (connection, server) = connection(b"C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05I");
+    pool.give_back(connection, key("a"), pool.acquire(NO_TIME).await.unwrap()).await;
+    drop(server.await.unwrap());
+    assert!(pool.take(&key("a")).is_none());
+    pool.acquire(NO_TIME).await.expect("its permit is free again");
+}
+
+#[tokio::test]
+async fn an_idle_connection_gives_way_to_another_key() {
+    let pool = pool(1, 1);
+    let (connection, server) = connection(b"C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05I");
+    pool.give_back(connection, key("a"), pool.acquire(NO_TIME).await.unwrap()).await;
+    let _server = server.await.unwrap();
+    pool.acquire(NO_TIME).await.expect("the idle one was closed");
+}
