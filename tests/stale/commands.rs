@@ -142,8 +142,7 @@ async fn a_write_that_fails_changes_nothing_and_hides_nothing() {
 }
 
 #[tokio::test]
-async fn a_text_that_does_not_parse_may_still_have_written() {
-    // The second statement fails while the first of the same simple query is rolled back with it; the third query commits.
+async fn a_text_that_ends_in_an_error_may_have_committed_before_it() {
     let stage = Stage::setup(TABLE).await;
     let (reader, writer) = (stage.client().await, stage.client().await);
     stage.cached(&reader, READ).await;
