@@ -43,10 +43,18 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts a proxy in front of `database` and waits until it says that it is ready.
+    /// Starts a proxy in front of `database` and waits until it says that it is ready. Tries other ports when somebody was
+    /// quicker to take these.
     pub async fn start(cluster: &Cluster, database: &str, options: &Options) -> Self {
-        let proxy = Self::spawn(cluster, database, options);
-        proxy.until_ready().await
+        for _ in 0..3 {
+            let mut proxy = Self::spawn(cluster, database, options);
+            match proxy.until_ready().await {
+                Ok(()) => return proxy,
+                Err(_) if proxy.log_text().contains("in use") => {}
+                Err(what) => panic!("the proxy {what}"),
+            }
+        }
+        panic!("every port was taken");
     }
 
     /// Starts a proxy and waits for nothing.
@@ -69,18 +77,19 @@ impl Proxy {
         Self { port, http, log, child }
     }
 
-    pub async fn until_ready(mut self) -> Self {
+    /// Waits for `/health/ready`; says what happened instead.
+    pub async fn until_ready(&mut self) -> Result<(), String> {
         let start = Instant::now();
-        loop {
+        while start.elapsed() < DEADLINE {
             if matches!(http::get(self.http, "/health/ready").await, Some((200, _))) {
-                return self;
+                return Ok(());
             }
             if let Some(status) = self.child.try_wait().expect("a child of ours") {
-                panic!("the proxy ended with {status} before it was ready");
+                return Err(format!("ended with {status} before it was ready"));
             }
-            assert!(start.elapsed() < DEADLINE, "the proxy was not ready within {DEADLINE:?}");
             tokio::time::sleep(Duration::from_millis(4)).await;
         }
+        Err(format!("was not ready within {DEADLINE:?}"))
     }
 
     /// The sum of all series with this name and at least these labels, for example `name{label="value"}`.
