@@ -10,11 +10,7 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(4);
 
 /// Polls until `condition` holds; fails the test, naming `what`, when it does not within the deadline.
-pub async fn wait_until<F, T>(what: &str, mut condition: F)
-where
-    F: FnMut() -> T,
-    T: Future<Output = bool>,
-{
+pub async fn wait_until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !condition().await {
         assert!(start.elapsed() < DEADLINE, "this did not happen within {DEADLINE:?}: {what}");
