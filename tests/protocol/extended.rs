@@ -111,7 +111,7 @@ async fn after_an_error_everything_up_to_sync_is_skipped() {
         .bytes(&whole(READ).0)
         .bytes(&whole("INSERT INTO w VALUES (3)").sync().0)
         .bytes(&whole(READ).sync().0);
-    same(&stage, &[Step::Send(failing), Step::Until('Z'), Step::Until('Z')], "12TDDDC12TDEZ12TDDDCZ").await;
+    same(&stage, &[Step::Send(failing), Step::Until('Z'), Step::Until('Z')], "12TDDDC12TEZ12TDDDCZ").await;
     same_answer(&stage, Batch::new().bind("", "missing", &[]).execute("", 0).sync(), "EZ").await;
     same_answer(&stage, Batch::new().execute("missing", 0).sync(), "EZ").await;
     same_answer(&stage, Batch::new().describe_statement("missing").describe_portal("missing").sync(), "EZ").await;
