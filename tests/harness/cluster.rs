@@ -161,7 +161,7 @@ impl Cluster {
         self.connect("postgres")
             .await
             .run(&format!(
-                "DO $$ BEGIN CREATE ROLE asks_{method}; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+                "DO $$ BEGIN CREATE ROLE asks_{method}; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
                  SET password_encryption = '{stored}';
                  CREATE ROLE {name} LOGIN PASSWORD '{password}' IN ROLE asks_{method}"
             ))
