@@ -2,20 +2,18 @@
 # One interleaved comparison on this machine: PostgreSQL directly, PgBouncer (session mode), HeliosProxy with the cache off and on.
 # All over TCP on the loopback interface, one throw-away cluster. Figures are medians over rounds, as ratios to direct.
 #   benches/compare.sh [OUTPUT_FILE]
-# ROUNDS (3), CELL_SECONDS (2), SCALE (10), CLIENTS ("1 8 32"). With the defaults it takes about six minutes. Leaves nothing behind.
+# ROUNDS (3), CELL_SECONDS (2), SCALE (10), CLIENTS ("1 8 32"), REPEATS (5000). With the defaults it takes about six minutes. Leaves nothing behind.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 
-ROUNDS=${ROUNDS:-3} CELL_SECONDS=${CELL_SECONDS:-2} SCALE=${SCALE:-10} CLIENTS=${CLIENTS:-1 8 32}
+ROUNDS=${ROUNDS:-3} CELL_SECONDS=${CELL_SECONDS:-2} SCALE=${SCALE:-10} CLIENTS=${CLIENTS:-1 8 32} REPEATS=${REPEATS:-5000}
 MODES="simple extended prepared"
-OUTPUT=${1:-/dev/stdout}
+OUTPUT=${1:-}
 
 DIR=
-pids=()
 cleanup() {
   trap - EXIT INT TERM
-  local pid
-  for pid in "${pids[@]}"; do proxy_stop "$pid"; done
+  proxies_stop
   [ ! -f "$DIR/pgbouncer.pid" ] || proxy_stop "$(cat "$DIR/pgbouncer.pid")"
   cluster_stop
   [ -z "$DIR" ] || rm -rf "$DIR"
@@ -60,9 +58,9 @@ chmod 644 "$DIR/pgbouncer.ini"
 as_owner "$BOUNCER" -q -d "$DIR/pgbouncer.ini" >/dev/null 2>&1
 
 proxy_start "$DIR/off.log" bench --no-cache
-PORT[off]=$PROXY_PORT OFF_PID=$PROXY_PID; pids+=("$PROXY_PID")
+PORT[off]=$PROXY_PORT OFF_PID=$PROXY_PID
 proxy_start "$DIR/on.log" bench
-PORT[on]=$PROXY_PORT ON_PID=$PROXY_PID ON_HTTP=$PROXY_HTTP; pids+=("$PROXY_PID")
+PORT[on]=$PROXY_PORT ON_PID=$PROXY_PID ON_HTTP=$PROXY_HTTP
 VARIANTS="direct pgbouncer off on"
 
 # bench VARIANT [ARGUMENT...]: transactions a second, without the time to connect.
@@ -70,7 +68,7 @@ bench() {
   local variant=$1; shift
   local said
   said=$(timeout $((CELL_SECONDS + 60)) pgbench -n -h 127.0.0.1 -p "${PORT[$variant]}" -U postgres "$@" bench 2>&1) \
-    || { say "$said"; tail -5 "$DIR"/*.log >&2; die "pgbench on $variant failed: $*"; }
+    || { say "$said"; tail -n 5 "$DIR"/*.log >&2; die "pgbench on $variant failed: $*"; }
   sed -n 's/^tps = \([0-9.]*\).*/\1/p' <<<"$said"
 }
 threads() { [ "$1" -lt 2 ] && echo 1 || echo 2; }
@@ -90,7 +88,7 @@ for round in $(seq "$ROUNDS"); do
         bench "$variant" -S -M "$mode" -c "$clients" -j "$(threads "$clients")" -T "$CELL_SECONDS" >> "$DIR/tps.$mode.$clients.$variant"
         if [ "$variant" = off ]; then
           cores_off=$(awk -v a="$ticks" -v b="$(cpu_ticks "$OFF_PID")" -v t="$CELL_SECONDS" -v h="$(getconf CLK_TCK)" -v m="$cores_off" \
-            'BEGIN { c = (b - a) / h / t; printf "%.2f", c > m ? c : m }')
+            'BEGIN { c = (b - a) / h / t; printf "%.2f", (c > m ? c : m) }')
         fi
       done
     done
@@ -117,7 +115,7 @@ export PGOPTIONS='-c max_parallel_workers_per_gather=0'
 for mode in simple extended prepared; do
   latency direct "$mode" 5 > "$DIR/aggregate.$mode.direct"
   latency on "$mode" 20 > /dev/null
-  latency on "$mode" 5000 > "$DIR/aggregate.$mode.on"
+  latency on "$mode" "$REPEATS" > "$DIR/aggregate.$mode.on"
 done
 unset PGOPTIONS
 
@@ -127,7 +125,6 @@ memory() { awk -v f="$2:" '$1 == f { print $2 }' "/proc/$1/status"; }
 peak_before=$(memory "$ON_PID" VmHWM)
 # A proxy of its own: the one above holds the entries of all the cells.
 proxy_start "$DIR/large.log" bench
-pids+=("$PROXY_PID")
 large_bytes=$(timeout 300 psql -XAtq -h 127.0.0.1 -p "$PROXY_PORT" -U postgres -d bench -c "$LARGE" | wc -c)
 peak_large=$(memory "$PROXY_PID" VmHWM)
 
@@ -165,4 +162,5 @@ ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'; }
     "$(awk -v k="$peak_before" 'BEGIN { print k / 1024 }')" "$cores_off"
   echo "cache hits of all cells: $(http_get "$ON_HTTP" /metrics | awk '/^heliosdb_cache_accesses_total[{].*result="hit"/ { n += $2 } END { printf "%d", n }')"
 } > "$DIR/table"
-cat "$DIR/table" > "$OUTPUT"
+cat "$DIR/table"
+[ -z "$OUTPUT" ] || cp "$DIR/table" "$OUTPUT"

@@ -18,10 +18,9 @@ QUERY="SELECT a.bid, count(*), sum(a.abalance) AS balance, round(avg(a.abalance)
 FROM pgbench_accounts a JOIN pgbench_branches b ON b.bid = a.bid GROUP BY a.bid ORDER BY a.bid"
 
 DIR=
-PROXY_PID=
 cleanup() {
   trap - EXIT INT TERM
-  [ -z "$PROXY_PID" ] || proxy_stop "$PROXY_PID"
+  proxies_stop
   cluster_stop
   [ -z "$DIR" ] || rm -rf "$DIR"
 }

@@ -84,15 +84,14 @@ cluster_stop() {
   (cd "$CLUSTER_DIR" && as_owner "$PGBIN/pg_ctl" -D "$CLUSTER_DIR/data" -m immediate stop >/dev/null 2>&1) || true
 }
 
-# http_get PORT PATH: the body; fails unless the status is 200.
-http_get() {
-  local answer
-  exec 9<>"/dev/tcp/127.0.0.1/$1" || return 1
+# http_get PORT PATH: the body; fails unless the status is 200. In a shell of its own, which may end by a broken pipe.
+http_get() (
+  exec 9<>"/dev/tcp/127.0.0.1/$1" || exit 1
   printf 'GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' "$2" >&9
-  answer=$(cat <&9); exec 9>&-
-  case $answer in 'HTTP/1.1 200'*) ;; *) return 1 ;; esac
+  answer=$(cat <&9)
+  case $answer in 'HTTP/1.1 200'*) ;; *) exit 1 ;; esac
   printf '%s\n' "${answer#*$'\r\n\r\n'}"
-}
+)
 
 # Sets PROXY: what HELIOSPROXY_BIN names, else the release build of this tree, built if need be.
 need_proxy() {
@@ -111,6 +110,9 @@ need_proxy() {
   unset HELIOSPROXY_BIN
 }
 
+# Every proxy that was started; proxies_stop ends them.
+PROXY_PIDS=()
+
 # proxy_start LOG DATABASE [ARGUMENT...]: on PROXY_PORT, HTTP on PROXY_HTTP, process PROXY_PID.
 proxy_start() {
   local log=$1 database=$2; shift 2
@@ -118,6 +120,7 @@ proxy_start() {
   "$PROXY" --upstream "postgres://postgres@127.0.0.1:$CLUSTER_PORT/$database" --listen "127.0.0.1:$PROXY_PORT" \
     --http "127.0.0.1:$PROXY_HTTP" "$@" >"$log" 2>&1 </dev/null &
   PROXY_PID=$!
+  PROXY_PIDS+=("$PROXY_PID")
   for _ in $(seq 200); do
     if http_get "$PROXY_HTTP" /health/ready >/dev/null 2>&1; then return; fi
     kill -0 "$PROXY_PID" 2>/dev/null || break
@@ -135,6 +138,11 @@ proxy_stop() {
     sleep 0.05
   done
   kill -KILL "$1" 2>/dev/null || true
+}
+
+proxies_stop() {
+  local pid
+  for pid in "${PROXY_PIDS[@]}"; do proxy_stop "$pid"; done
 }
 
 # median: of the numbers on standard input, one a line.

@@ -39,18 +39,67 @@ async fn same_script(stage: &Stage, commands: &[&str]) {
 #[tokio::test]
 async fn psql_describes_everything() {
     let stage = Stage::setup(SAMPLE).await;
-    same_script(&stage, &["\\d", "\\d+ people", "\\d pets", "\\dv+ owners", "\\df+ twice", "\\dT+", "\\ds", "\\di", "\\du", "\\dn+"]).await;
-    same_script(&stage, &["SELECT id, name, born FROM people WHERE id < 3 \\gdesc", "SELECT * FROM owners LIMIT 3 \\gx"]).await;
+    same_script(
+        &stage,
+        &["\\d", "\\d+ people", "\\d pets", "\\dv+ owners", "\\df+ twice", "\\dT+", "\\ds", "\\di", "\\du", "\\dn+"],
+    )
+    .await;
+    same_script(
+        &stage,
+        &["SELECT id, name, born FROM people WHERE id < 3 \\gdesc", "SELECT * FROM owners LIMIT 3 \\gx"],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn psql_reads_writes_and_fails_alike() {
     let stage = Stage::setup(SAMPLE).await;
-    same_script(&stage, &["SELECT count(*), max(born), sum(id) FROM people", "TABLE pets LIMIT 5", "SELECT 1; SELECT 2 \\; SELECT 3"]).await;
-    same_script(&stage, &["SELECT 'a' \\bind \\g", "SELECT no_such_column FROM people", "SELECT\n  1 +\n  'x'", "\\echo :SQLSTATE :ERROR"]).await;
-    same_script(&stage, &["\\copy (SELECT * FROM people ORDER BY id LIMIT 20) TO STDOUT CSV HEADER", "\\set FETCH_COUNT 7", "SELECT id FROM people ORDER BY id LIMIT 30"]).await;
-    same_script(&stage, &["\\timing off", "\\encoding", "\\encoding LATIN1", "SELECT name FROM people WHERE id = 1", "\\conninfo_is_not_a_command"]).await;
-    same_script(&stage, &["BEGIN", "UPDATE people SET name = 'x' WHERE id = 1 RETURNING *", "SELECT name FROM people WHERE id = 1", "ROLLBACK", "SELECT name FROM people WHERE id = 1"]).await;
+    same_script(
+        &stage,
+        &["SELECT count(*), max(born), sum(id) FROM people", "TABLE pets LIMIT 5", "SELECT 1; SELECT 2 \\; SELECT 3"],
+    )
+    .await;
+    same_script(
+        &stage,
+        &[
+            "SELECT 'a' \\bind \\g",
+            "SELECT no_such_column FROM people",
+            "SELECT\n  1 +\n  'x'",
+            "\\echo :SQLSTATE :ERROR",
+        ],
+    )
+    .await;
+    same_script(
+        &stage,
+        &[
+            "\\copy (SELECT * FROM people ORDER BY id LIMIT 20) TO STDOUT CSV HEADER",
+            "\\set FETCH_COUNT 7",
+            "SELECT id FROM people ORDER BY id LIMIT 30",
+        ],
+    )
+    .await;
+    same_script(
+        &stage,
+        &[
+            "\\timing off",
+            "\\encoding",
+            "\\encoding LATIN1",
+            "SELECT name FROM people WHERE id = 1",
+            "\\conninfo_is_not_a_command",
+        ],
+    )
+    .await;
+    same_script(
+        &stage,
+        &[
+            "BEGIN",
+            "UPDATE people SET name = 'x' WHERE id = 1 RETURNING *",
+            "SELECT name FROM people WHERE id = 1",
+            "ROLLBACK",
+            "SELECT name FROM people WHERE id = 1",
+        ],
+    )
+    .await;
     same_script(&stage, &["\\set ON_ERROR_ROLLBACK on", "BEGIN", "SELECT 1/0", "SELECT 1", "COMMIT"]).await;
 }
 
@@ -64,7 +113,9 @@ async fn psql_copies_from_a_file() {
     std::fs::write(&file, "1,cat\n2,dog\n").unwrap();
     let port = stage.proxy.port.to_string();
     let command = format!("\\copy pets FROM '{}' CSV", file.display());
-    run("psql", &["-X", "-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-d", &stage.database, "-c", &command], &[]).await.ok();
+    run("psql", &["-X", "-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-d", &stage.database, "-c", &command], &[])
+        .await
+        .ok();
     assert_eq!(client.one("SELECT count(*) FROM pets").await, "102");
 }
 
@@ -78,7 +129,10 @@ async fn a_dump_is_the_same_and_can_be_restored() {
         let (proxied, direct) = (proxied.ok(), direct.ok());
         // Newer versions write a random key into their output.
         let essence = |dump: &str| {
-            dump.lines().filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict")).map(str::to_string).collect::<Vec<_>>()
+            dump.lines()
+                .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"))
+                .map(str::to_string)
+                .collect::<Vec<_>>()
         };
         assert_eq!(essence(&proxied), essence(&direct));
         if format.is_empty() {
@@ -86,7 +140,28 @@ async fn a_dump_is_the_same_and_can_be_restored() {
             let file = dir.path().join("dump.sql");
             std::fs::write(&file, proxied).unwrap();
             let (port, file) = (stage.proxy.port.to_string(), file.display().to_string());
-            run("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-d", &empty, "-f", &file], &[]).await.ok();
+            run(
+                "psql",
+                &[
+                    "-X",
+                    "-q",
+                    "-v",
+                    "ON_ERROR_STOP=1",
+                    "-h",
+                    "127.0.0.1",
+                    "-p",
+                    &port,
+                    "-U",
+                    "postgres",
+                    "-d",
+                    &empty,
+                    "-f",
+                    &file,
+                ],
+                &[],
+            )
+            .await
+            .ok();
         }
     }
     assert_eq!(stage.cluster.connect(&empty).await.one("SELECT count(*) FROM owners").await, "100");
@@ -124,10 +199,31 @@ async fn pgbench_pipelines() {
     let text = "\\set id random(1, 20)\n\\startpipeline\nSELECT v FROM t WHERE id = :id;\nUPDATE t SET v = v + 1 WHERE id = :id;
 SELECT v FROM t WHERE id = :id;\n\\endpipeline\n";
     std::fs::write(&script, text).unwrap();
-    stage.direct().await.run("CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t SELECT i, 0 FROM generate_series(1, 20) i").await;
+    stage
+        .direct()
+        .await
+        .run("CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t SELECT i, 0 FROM generate_series(1, 20) i")
+        .await;
     for mode in ["extended", "prepared"] {
         let file = script.display().to_string();
-        let args = ["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-n", "-M", mode, "-c", "4", "-t", "50", "-f", &file, &stage.database];
+        let args = [
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-U",
+            "postgres",
+            "-n",
+            "-M",
+            mode,
+            "-c",
+            "4",
+            "-t",
+            "50",
+            "-f",
+            &file,
+            &stage.database,
+        ];
         let said = run("pgbench", &args, &[]).await.ok();
         assert!(said.contains("number of failed transactions: 0 "), "{said}");
     }
@@ -155,7 +251,11 @@ async fn a_client_with_the_cache_off_and_one_with_it_on_agree() {
     let plain = harness::Proxy::start(stage.cluster, &stage.database, &Options::default().arg("--no-cache")).await;
     let without = harness::Client::connect(plain.port, "postgres", &stage.database).await;
     let with = stage.client().await;
-    for sql in ["SELECT * FROM people ORDER BY id", "SELECT * FROM owners ORDER BY person, pet", "SELECT m, count(*) FROM people GROUP BY m"] {
+    for sql in [
+        "SELECT * FROM people ORDER BY id",
+        "SELECT * FROM owners ORDER BY person, pet",
+        "SELECT m, count(*) FROM people GROUP BY m",
+    ] {
         stage.cached(&with, sql).await;
         assert_eq!(with.text(sql).await, without.text(sql).await);
         assert_eq!(with.binary(sql).await, without.binary(sql).await);

@@ -31,7 +31,9 @@ impl Client {
     pub async fn connect(port: u16, user: &str, database: &str) -> Self {
         match Self::try_connect(Config::new().host("127.0.0.1").port(port).user(user).dbname(database)).await {
             Ok(client) => client,
-            Err(error) => panic!("cannot connect to port {port}, database {database}, user {user}: {}", explain(&error)),
+            Err(error) => {
+                panic!("cannot connect to port {port}, database {database}, user {user}: {}", explain(&error))
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -56,7 +56,8 @@ rm -rf "$DIR"
 pub struct Cluster {
     pub dir: PathBuf,
     pub port: u16,
-    guardian: Mutex<ChildStdin>,
+    /// Outlives this process on purpose, so nobody waits for it.
+    guardian: Mutex<Child>,
     databases: AtomicUsize,
 }
 
@@ -92,8 +93,10 @@ impl Cluster {
                 .args(["--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-D"])
                 .arg(&data),
         );
-        let mut settings = fs::OpenOptions::new().append(true).open(data.join("postgresql.conf")).expect("postgresql.conf");
-        write!(settings, "{SETTINGS}port = {}\nunix_socket_directories = '{}'\n", self.port, self.dir.display()).unwrap();
+        let mut settings =
+            fs::OpenOptions::new().append(true).open(data.join("postgresql.conf")).expect("postgresql.conf");
+        write!(settings, "{SETTINGS}port = {}\nunix_socket_directories = '{}'\n", self.port, self.dir.display())
+            .unwrap();
         fs::write(data.join("pg_hba.conf"), AUTHENTICATION).unwrap();
         if tls {
             let files = certificates::issue(&self.dir, "server", "localhost");
@@ -140,7 +143,8 @@ impl Cluster {
     /// Ends the process with this id, if it is still a proxy, when this test process ends.
     pub fn guard(&self, pid: u32) {
         let mut guardian = self.guardian.lock().unwrap_or_else(PoisonError::into_inner);
-        writeln!(guardian, "{pid}").expect("the guardian reads");
+        let pipe = guardian.stdin.as_mut().expect("a pipe was asked for");
+        writeln!(pipe, "{pid}").expect("the guardian reads");
     }
 
     /// Connects straight to the server as its superuser.
@@ -169,8 +173,8 @@ impl Cluster {
     }
 }
 
-fn guardian(dir: &Path) -> ChildStdin {
-    let mut child = Command::new("sh")
+fn guardian(dir: &Path) -> Child {
+    Command::new("sh")
         .args(["-c", GUARDIAN])
         .env("DIR", dir)
         .env("BIN", binaries())
@@ -180,8 +184,7 @@ fn guardian(dir: &Path) -> ChildStdin {
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()
-        .expect("sh");
-    child.stdin.take().expect("a pipe was asked for")
+        .expect("sh")
 }
 
 /// Where PostgreSQL's server programs are: what `pg_config` says, else the newest of Debian's directories.

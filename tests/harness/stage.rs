@@ -83,7 +83,7 @@ impl Stage {
             let before = self.proxy.hits().await;
             let answer = read().await;
             runs += 1;
-            if std::env::var_os("HELIOS_TEST_DIRECT").is_some() || self.proxy.hits().await > before {
+            if self.proxy.hits().await > before {
                 return answer;
             }
             assert!(start.elapsed() < DEADLINE / 4, "never answered from the cache in {runs} runs: {what}");

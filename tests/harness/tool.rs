@@ -30,9 +30,14 @@ pub async fn run(program: &str, args: &[&str], env: &[(&str, &str)]) -> Said {
     command.env("HOME", "/nonexistent").env("PGCONNECT_TIMEOUT", "10").envs(env.iter().copied());
     let described = format!("{command:?}");
     let output = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output()).await;
-    let Output { status, stdout, stderr } = output.expect("no panic").unwrap_or_else(|error| panic!("{described}: {error}"));
+    let Output { status, stdout, stderr } =
+        output.expect("no panic").unwrap_or_else(|error| panic!("{described}: {error}"));
     assert_ne!(status.code(), Some(124), "no end within {DEADLINE:?}: {described}");
-    Said { success: status.success(), stdout: String::from_utf8_lossy(&stdout).into(), stderr: String::from_utf8_lossy(&stderr).into() }
+    Said {
+        success: status.success(),
+        stdout: String::from_utf8_lossy(&stdout).into(),
+        stderr: String::from_utf8_lossy(&stderr).into(),
+    }
 }
 
 /// `psql` on a connection string, with the given commands one after the other, unaligned and without headers.

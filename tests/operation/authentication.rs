@@ -92,7 +92,11 @@ async fn a_user_file_knows_plain_passwords_and_verifiers() {
     for user in [&plain, &verifier] {
         cluster.user(user, "right", "scram").await;
     }
-    let stored = cluster.connect("postgres").await.one(&format!("SELECT rolpassword FROM pg_authid WHERE rolname = '{verifier}'")).await;
+    let stored = cluster
+        .connect("postgres")
+        .await
+        .one(&format!("SELECT rolpassword FROM pg_authid WHERE rolname = '{verifier}'"))
+        .await;
     std::fs::write(&users, format!("\"{plain}\" \"right\"\n\"{verifier}\" \"{stored}\"\n")).unwrap();
     let options = with_auth("scram").key("auth.user_file", users.display()).key("auth.auth_query", "");
     let stage = Stage::with(options).await;
@@ -118,7 +122,10 @@ async fn a_user_who_may_not_log_in_or_connect_hears_the_servers_words() {
         stage
             .direct()
             .await
-            .run(&format!("CREATE ROLE {nologin} NOLOGIN; CREATE ROLE {barred} LOGIN; REVOKE CONNECT ON DATABASE {} FROM PUBLIC", stage.database))
+            .run(&format!(
+                "CREATE ROLE {nologin} NOLOGIN; CREATE ROLE {barred} LOGIN; REVOKE CONNECT ON DATABASE {} FROM PUBLIC",
+                stage.database
+            ))
             .await;
         for user in [&nologin, &barred] {
             assert_eq!(through(&stage, user, "").await, direct(&stage, user, "").await, "{mode}: {user}");
@@ -135,7 +142,10 @@ async fn cached_answers_are_not_for_those_who_are_not_let_in() {
     let client = Client::try_connect(&config(stage.proxy.port, &stage.database, &user, "right")).await.unwrap();
     stage.cached(&client, "SELECT v FROM t").await;
     let mut raw = crate::harness::Raw::open(stage.proxy.port).await;
-    let startup = crate::harness::raw::startup(crate::harness::raw::PROTOCOL_3_0, &[("user", &user), ("database", &stage.database)]);
+    let startup = crate::harness::raw::startup(
+        crate::harness::raw::PROTOCOL_3_0,
+        &[("user", &user), ("database", &stage.database)],
+    );
     raw.send(&startup).await;
     raw.send_batch(crate::harness::raw::Batch::new().query("SELECT v FROM t")).await;
     let frames = raw.until_closed().await;

@@ -29,7 +29,11 @@ async fn a_running_transaction_is_finished_and_nobody_else_comes_in() {
     stage.proxy.signal("TERM");
     let port = stage.proxy.port;
     crate::harness::wait_until("no new connections", async || {
-        match Client::try_connect(tokio_postgres::Config::new().host("127.0.0.1").port(port).user("postgres").dbname("postgres")).await {
+        match Client::try_connect(
+            tokio_postgres::Config::new().host("127.0.0.1").port(port).user("postgres").dbname("postgres"),
+        )
+        .await
+        {
             Ok(_) => false,
             Err(error) => error.code().is_none_or(|code| code.code() == "57P01" || code.code() == "57P03"),
         }
@@ -81,11 +85,8 @@ async fn a_reload_reads_the_user_file_again_and_disturbs_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let users = dir.path().join("users.txt");
     std::fs::write(&users, "\"postgres\" \"first\"\n").unwrap();
-    let options = Options::default()
-        .arg("--auth")
-        .arg("scram")
-        .key("auth.user_file", users.display())
-        .key("auth.auth_query", "");
+    let options =
+        Options::default().arg("--auth").arg("scram").key("auth.user_file", users.display()).key("auth.auth_query", "");
     let mut stage = Stage::with(options).await;
     let mut config = stage.config();
     let old = Client::try_connect(config.password("first")).await.unwrap();
@@ -93,7 +94,10 @@ async fn a_reload_reads_the_user_file_again_and_disturbs_nobody() {
     assert!(Client::try_connect(config.password("second")).await.is_err());
     std::fs::write(&users, "\"postgres\" \"second\"\n").unwrap();
     stage.proxy.signal("HUP");
-    crate::harness::wait_until("the new password works", async || Client::try_connect(config.password("second")).await.is_ok()).await;
+    crate::harness::wait_until("the new password works", async || {
+        Client::try_connect(config.password("second")).await.is_ok()
+    })
+    .await;
     assert!(Client::try_connect(config.password("first")).await.is_err());
     assert_eq!(old.one("SELECT 1").await, "1");
     assert!(stage.proxy.is_running());
@@ -109,7 +113,8 @@ async fn a_reload_of_a_broken_config_changes_nothing() {
     client.one("SELECT 1").await;
     std::fs::write(&file, "[cache]\nmax_entires = 100\n").unwrap();
     stage.proxy.signal("HUP");
-    crate::harness::wait_until("the log names the wrong key", async || stage.proxy.log_text().contains("max_entires")).await;
+    crate::harness::wait_until("the log names the wrong key", async || stage.proxy.log_text().contains("max_entires"))
+        .await;
     assert!(stage.proxy.is_running());
     assert_eq!(client.one("SELECT 1").await, "1");
     assert_eq!(stage.client().await.one("SELECT 1").await, "1");

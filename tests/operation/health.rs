@@ -20,7 +20,8 @@ async fn a_server_that_is_down_is_a_clear_error_and_not_ready() {
     let proxy = Proxy::spawn(cluster(), "postgres", &options);
     wait_until("the proxy lives", async || matches!(http::get(proxy.http, "/health/live").await, Some((200, _)))).await;
     assert_ne!(http::get(proxy.http, "/health/ready").await.unwrap().0, 200);
-    wait_until("the proxy listens", async || tokio::net::TcpStream::connect(("127.0.0.1", proxy.port)).await.is_ok()).await;
+    wait_until("the proxy listens", async || tokio::net::TcpStream::connect(("127.0.0.1", proxy.port)).await.is_ok())
+        .await;
     let mut raw = Raw::open(proxy.port).await;
     raw.send(&startup(PROTOCOL_3_0, &[("user", "postgres")])).await;
     let frames = raw.until_closed().await;

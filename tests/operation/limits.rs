@@ -82,7 +82,8 @@ async fn a_client_that_gives_up_waiting_frees_its_place() {
 async fn a_client_leaves_no_upstream_connection_behind() {
     let stage = Stage::new().await;
     let direct = stage.direct().await;
-    let count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'leaver'";
+    let count =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'leaver'";
     let clients = futures_util::future::join_all((0..10).map(|_| stage.client())).await;
     for client in &clients {
         client.run("SET application_name = 'leaver'").await;
@@ -103,7 +104,10 @@ async fn a_kept_upstream_connection_is_as_clean_as_a_new_one() {
         assert_eq!(client.one("SELECT v FROM t").await, "real");
         assert_eq!(client.one("SELECT count(*) FROM pg_prepared_statements").await, "0");
         assert_eq!(client.one("SELECT count(*) FROM pg_listening_channels()").await, "0");
-        assert_eq!(client.one("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()").await, "0");
+        assert_eq!(
+            client.one("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()").await,
+            "0"
+        );
         client.run("SET TimeZone = 'Asia/Tokyo'").await;
         client.run("CREATE TEMP TABLE t AS SELECT 'temporary' AS v").await;
         client.run("PREPARE p AS SELECT 1").await;

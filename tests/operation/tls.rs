@@ -26,7 +26,10 @@ fn with_tls(mode: &str, files: &Files) -> Options {
 }
 
 fn connection(stage: &Stage, more: &str) -> String {
-    format!("host=localhost hostaddr=127.0.0.1 port={} user=postgres dbname={} {more}", stage.proxy.port, stage.database)
+    format!(
+        "host=localhost hostaddr=127.0.0.1 port={} user=postgres dbname={} {more}",
+        stage.proxy.port, stage.database
+    )
 }
 
 #[tokio::test]
@@ -35,10 +38,16 @@ async fn a_client_may_require_and_verify() {
     let files = issue(dir.path(), "proxy", "localhost");
     let stage = Stage::with(with_tls("prefer", &files)).await;
     let root = files.authority.display();
-    for mode in ["sslmode=disable".into(), "sslmode=require".into(), format!("sslmode=verify-ca sslrootcert={root}"), format!("sslmode=verify-full sslrootcert={root}")] {
+    for mode in [
+        "sslmode=disable".into(),
+        "sslmode=require".into(),
+        format!("sslmode=verify-ca sslrootcert={root}"),
+        format!("sslmode=verify-full sslrootcert={root}"),
+    ] {
         assert_eq!(psql(&connection(&stage, &mode), &["SELECT 1"], &[]).await.ok(), "1\n", "{mode}");
     }
-    let elsewhere = connection(&stage, &format!("sslmode=verify-full sslrootcert={root}")).replace("host=localhost", "host=example.org");
+    let elsewhere = connection(&stage, &format!("sslmode=verify-full sslrootcert={root}"))
+        .replace("host=localhost", "host=example.org");
     assert!(!psql(&elsewhere, &["SELECT 1"], &[]).await.success, "a certificate for another name was accepted");
 }
 
@@ -67,12 +76,18 @@ async fn client_certificates() {
     for (mode, other_is_welcome) in [("verify-ca", true), ("verify-full", false)] {
         let stage = Stage::with(with_tls(mode, &files)).await;
         let with = |files: &Files| {
-            connection(&stage, &format!("sslmode=require sslcert={} sslkey={}", files.certificate.display(), files.key.display()))
+            connection(
+                &stage,
+                &format!("sslmode=require sslcert={} sslkey={}", files.certificate.display(), files.key.display()),
+            )
         };
         assert_eq!(psql(&with(&own), &["SELECT 1"], &[]).await.ok(), "1\n", "{mode}");
         let other = psql(&with(&other), &["SELECT 1"], &[]).await;
         assert_eq!(other.success, other_is_welcome, "{mode}: {other:?}");
-        assert!(!psql(&connection(&stage, "sslmode=require"), &["SELECT 1"], &[]).await.success, "{mode} without a certificate");
+        assert!(
+            !psql(&connection(&stage, "sslmode=require"), &["SELECT 1"], &[]).await.success,
+            "{mode} without a certificate"
+        );
     }
 }
 
@@ -90,7 +105,11 @@ async fn the_way_to_the_server_is_encrypted_as_configured() {
         let url = format!("postgres://postgres@localhost:{}/{database}?{parameters}", tls_cluster().port);
         let stage = Stage::on(tls_cluster(), Options::default().upstream(url)).await;
         let client = stage.client().await;
-        assert_eq!(client.one("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").await, encrypted, "{parameters}");
+        assert_eq!(
+            client.one("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").await,
+            encrypted,
+            "{parameters}"
+        );
     }
 }
 
@@ -103,9 +122,16 @@ async fn a_server_whose_certificate_does_not_fit_is_not_spoken_to() {
     let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     std::fs::write(&stranger, params.self_signed(&key).unwrap().pem()).unwrap();
-    let url = format!("postgres://postgres@localhost:{}/postgres?sslmode=verify-full&sslrootcert={}", tls_cluster().port, stranger.display());
+    let url = format!(
+        "postgres://postgres@localhost:{}/postgres?sslmode=verify-full&sslrootcert={}",
+        tls_cluster().port,
+        stranger.display()
+    );
     let proxy = crate::harness::Proxy::spawn(tls_cluster(), "postgres", &Options::default().upstream(url));
-    crate::harness::wait_until("the proxy listens", async || TcpStream::connect(("127.0.0.1", proxy.port)).await.is_ok()).await;
+    crate::harness::wait_until("the proxy listens", async || {
+        TcpStream::connect(("127.0.0.1", proxy.port)).await.is_ok()
+    })
+    .await;
     let mut raw = Raw::open(proxy.port).await;
     raw.send(&startup(PROTOCOL_3_0, &[("user", "postgres")])).await;
     let frames = raw.until_closed().await;

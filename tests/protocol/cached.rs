@@ -27,7 +27,14 @@ async fn cached_equals_direct(stage: &Stage, before: Batch, batch: Batch) {
 #[tokio::test]
 async fn simple_protocol() {
     let stage = Stage::setup(SETUP).await;
-    for sql in [READ, "SELECT id FROM t WHERE false", "VALUES (1, 'a'), (2, 'b')", "TABLE t", "SELECT FROM t", "SELECT count(*) FROM t;"] {
+    for sql in [
+        READ,
+        "SELECT id FROM t WHERE false",
+        "VALUES (1, 'a'), (2, 'b')",
+        "TABLE t",
+        "SELECT FROM t",
+        "SELECT count(*) FROM t;",
+    ] {
         cached_equals_direct(&stage, Batch::new(), Batch::new().query(sql)).await;
     }
 }
@@ -38,7 +45,12 @@ async fn extended_protocol_with_and_without_describe_in_text_and_binary() {
     for results in [&[][..], &[0], &[1], &[1, 0, 1, 0, 1, 0]] {
         let bind = |batch: Batch| batch.bind_formats("", "", &[], &[], results);
         cached_equals_direct(&stage, Batch::new(), bind(Batch::new().parse("", READ)).execute("", 0).sync()).await;
-        cached_equals_direct(&stage, Batch::new(), bind(Batch::new().parse("", READ)).describe_portal("").execute("", 0).sync()).await;
+        cached_equals_direct(
+            &stage,
+            Batch::new(),
+            bind(Batch::new().parse("", READ)).describe_portal("").execute("", 0).sync(),
+        )
+        .await;
         cached_equals_direct(
             &stage,
             Batch::new(),
@@ -70,9 +82,11 @@ async fn a_named_portal_closed_in_the_same_batch() {
 async fn parameters_in_text_and_binary() {
     let stage = Stage::setup(SETUP).await;
     let seven = 7_i32.to_be_bytes();
-    for (formats, values) in
-        [(&[][..], [Some(&b"7"[..]), None]), (&[1, 0], [Some(&seven[..]), Some(&b"vv"[..])]), (&[0, 1], [None, Some(b"v")])]
-    {
+    for (formats, values) in [
+        (&[][..], [Some(&b"7"[..]), None]),
+        (&[1, 0], [Some(&seven[..]), Some(&b"vv"[..])]),
+        (&[0, 1], [None, Some(b"v")]),
+    ] {
         let batch = Batch::new()
             .parse_typed("", PARAMETERS, &[23, 25])
             .bind_formats("", "", formats, &values, &[1])
@@ -87,7 +101,8 @@ async fn parameters_in_text_and_binary() {
 async fn the_format_of_one_client_is_not_sent_to_another() {
     let stage = Stage::setup(SETUP).await;
     let (mut proxied, mut direct) = (stage.raw().await, stage.raw_direct().await);
-    let ask = |results: &[i16]| Batch::new().parse("", READ).bind_formats("", "", &[], &[], results).execute("", 0).sync();
+    let ask =
+        |results: &[i16]| Batch::new().parse("", READ).bind_formats("", "", &[], &[], results).execute("", 0).sync();
     for _ in 0..4 {
         for results in [&[][..], &[1], &[0, 1, 0, 1, 0, 1]] {
             assert_eq!(proxied.ask(ask(results)).await, direct.ask(ask(results)).await, "{results:?}");
@@ -175,7 +190,8 @@ async fn slices_of_a_cached_result() {
     stage.cached(&client, sql).await;
     let (mut proxied, mut direct) = (stage.raw().await, stage.raw_direct().await);
     for rows in [1, 50, 51, 52, 0, -1] {
-        let batch = || Batch::new().parse("", sql).bind("", "", &[]).execute("", rows).execute("", rows).execute("", 0).sync();
+        let batch =
+            || Batch::new().parse("", sql).bind("", "", &[]).execute("", rows).execute("", rows).execute("", 0).sync();
         for _ in 0..3 {
             assert_eq!(proxied.ask(batch()).await, direct.ask(batch()).await, "Execute with a limit of {rows}");
         }
@@ -186,13 +202,25 @@ async fn slices_of_a_cached_result() {
 async fn the_same_text_with_other_white_space_and_comments_has_its_own_error_positions() {
     let stage = Stage::setup(SETUP).await;
     let (mut proxied, mut direct) = (stage.raw().await, stage.raw_direct().await);
-    for sql in ["SELECT id   FROM t", "SELECT id FROM t /* c */", "SELECT id FROM t", "SELECT  idd FROM t", "SELECT idd FROM t"] {
+    for sql in [
+        "SELECT id   FROM t",
+        "SELECT id FROM t /* c */",
+        "SELECT id FROM t",
+        "SELECT  idd FROM t",
+        "SELECT idd FROM t",
+    ] {
         for _ in 0..3 {
             assert_eq!(proxied.query(sql).await, direct.query(sql).await, "{sql}");
         }
     }
     // Column names come from the text: case and quotes are no white space.
-    for sql in ["SELECT id AS a FROM t", "SELECT id AS \"A\" FROM t", "SELECT id AS A FROM t", "SELECT 'x  y' FROM t", "SELECT 'x y' FROM t"] {
+    for sql in [
+        "SELECT id AS a FROM t",
+        "SELECT id AS \"A\" FROM t",
+        "SELECT id AS A FROM t",
+        "SELECT 'x  y' FROM t",
+        "SELECT 'x y' FROM t",
+    ] {
         for _ in 0..3 {
             assert_eq!(proxied.query(sql).await, direct.query(sql).await, "{sql}");
         }

@@ -4,7 +4,8 @@ use crate::harness::raw::{Batch, Raw, cancel};
 use crate::harness::{Stage, wait_until};
 
 const SLEEP: &str = "SELECT pg_sleep(3600)";
-const SLEEPING: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+const SLEEPING: &str =
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
 
 async fn asleep(stage: &Stage, count: usize) {
     let direct = stage.direct().await;
@@ -110,7 +111,11 @@ async fn a_cancel_of_a_session_that_has_gone_hits_nobody() {
 #[tokio::test]
 async fn cancel_requests_of_wrong_lengths_hit_nobody_and_are_dropped() {
     let stage = Stage::new().await;
-    for packet in [&[0, 0, 0, 8, 4, 210, 22, 46][..], &[0, 0, 0, 12, 4, 210, 22, 46, 0, 0, 0, 1], &[0, 0, 0, 15, 4, 210, 22, 46, 0, 0, 0, 1, 1, 2, 3]] {
+    for packet in [
+        &[0, 0, 0, 8, 4, 210, 22, 46][..],
+        &[0, 0, 0, 12, 4, 210, 22, 46, 0, 0, 0, 1],
+        &[0, 0, 0, 15, 4, 210, 22, 46, 0, 0, 0, 1, 1, 2, 3],
+    ] {
         let mut raw = Raw::open(stage.proxy.port).await;
         raw.send(packet).await;
         raw.until_closed().await;

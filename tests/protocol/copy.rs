@@ -5,7 +5,8 @@ use crate::harness::raw::{Batch, tags};
 
 use super::same::{Step, same, same_answer};
 
-const SETUP: &str = "CREATE TABLE t (id int, v text); INSERT INTO t VALUES (1, 'one'), (2, NULL); CREATE TABLE w (id int)";
+const SETUP: &str =
+    "CREATE TABLE t (id int, v text); INSERT INTO t VALUES (1, 'one'), (2, NULL); CREATE TABLE w (id int)";
 
 fn data(text: &str) -> Batch {
     Batch::new().message(b'd', text.as_bytes())
@@ -16,7 +17,12 @@ async fn copy_out() {
     let stage = Stage::setup(SETUP).await;
     same_answer(&stage, Batch::new().query("COPY t TO STDOUT"), "HddcCZ").await;
     same_answer(&stage, Batch::new().query("COPY (SELECT id FROM t) TO STDOUT WITH (FORMAT binary)"), "HdddcCZ").await;
-    let extended = Batch::new().parse("", "COPY t TO STDOUT CSV HEADER").bind("", "", &[]).describe_portal("").execute("", 0).sync();
+    let extended = Batch::new()
+        .parse("", "COPY t TO STDOUT CSV HEADER")
+        .bind("", "", &[])
+        .describe_portal("")
+        .execute("", 0)
+        .sync();
     same_answer(&stage, extended, "12nHdddcCZ").await;
     same_answer(&stage, Batch::new().query("COPY t TO STDOUT; SELECT 1"), "HddcCTDCZ").await;
     same_answer(&stage, Batch::new().query("COPY missing TO STDOUT"), "EZ").await;
@@ -35,11 +41,8 @@ async fn copy_in() {
         Step::Ask(Batch::new().query("SELECT count(*) > 2 FROM w")),
     ];
     same(&stage, &steps, "GCZTDCZ").await;
-    let everything_at_once = Batch::new()
-        .query("COPY w FROM STDIN")
-        .bytes(&data("4\n").0)
-        .message(b'c', b"")
-        .query("SELECT 1");
+    let everything_at_once =
+        Batch::new().query("COPY w FROM STDIN").bytes(&data("4\n").0).message(b'c', b"").query("SELECT 1");
     same(&stage, &[Step::Send(everything_at_once), Step::Until('Z'), Step::Until('Z')], "GCZTDCZ").await;
 }
 
@@ -127,5 +130,10 @@ async fn copy_in_of_many_megabytes_in_one_message() {
     raw.send_batch(data(&rows)).await;
     let frames = raw.ask(Batch::new().message(b'c', b"")).await;
     assert_eq!(frames[0].body, b"COPY 3000000\0");
-    assert!(stage.proxy.memory_kb("VmHWM") < 64 * 1024, "{} kB for a message of {} bytes", stage.proxy.memory_kb("VmHWM"), rows.len());
+    assert!(
+        stage.proxy.memory_kb("VmHWM") < 64 * 1024,
+        "{} kB for a message of {} bytes",
+        stage.proxy.memory_kb("VmHWM"),
+        rows.len()
+    );
 }

@@ -22,7 +22,12 @@ async fn simple_queries() {
     same_answer(&stage, Batch::new().query(""), "IZ").await;
     same_answer(&stage, Batch::new().query(" ; ; "), "IZ").await;
     same_answer(&stage, Batch::new().query("-- nothing"), "IZ").await;
-    same_answer(&stage, Batch::new().query("SELECT 1; SELECT id FROM t WHERE false; INSERT INTO w VALUES (1)"), "TDCTCCZ").await;
+    same_answer(
+        &stage,
+        Batch::new().query("SELECT 1; SELECT id FROM t WHERE false; INSERT INTO w VALUES (1)"),
+        "TDCTCCZ",
+    )
+    .await;
     same_answer(&stage, Batch::new().query("SELECT 1; SELECT 1/0; SELECT 2"), "TDCEZ").await;
     same_answer(&stage, Batch::new().query("SELEC 1"), "EZ").await;
     same_answer(&stage, Batch::new().query("SELECT FROM t"), "TDDDCZ").await;
@@ -37,7 +42,12 @@ async fn a_whole_request_in_one_batch() {
     let stage = Stage::setup(SETUP).await;
     same_answer(&stage, whole(READ).sync(), "12TDDDCZ").await;
     same_answer(&stage, Batch::new().parse("", READ).bind("", "", &[]).execute("", 0).sync(), "12DDDCZ").await;
-    same_answer(&stage, Batch::new().parse("", READ).describe_statement("").bind("", "", &[]).execute("", 0).sync(), "1tT2DDDCZ").await;
+    same_answer(
+        &stage,
+        Batch::new().parse("", READ).describe_statement("").bind("", "", &[]).execute("", 0).sync(),
+        "1tT2DDDCZ",
+    )
+    .await;
     same_answer(&stage, whole("INSERT INTO w VALUES (1)").sync(), "12nCZ").await;
     same_answer(&stage, whole("").sync(), "12nIZ").await;
     same_answer(&stage, whole("/* nothing */").sync(), "12nIZ").await;
@@ -78,7 +88,11 @@ async fn flush_delivers_what_there_is() {
         Step::Ask(Batch::new().sync()),
     ];
     same(&stage, &steps, "1tT2DDDC2DsZ").await;
-    let errors = [Step::Send(Batch::new().parse("", "SELEC").flush()), Step::Until('E'), Step::Ask(Batch::new().parse("", "SELECT 1").sync())];
+    let errors = [
+        Step::Send(Batch::new().parse("", "SELEC").flush()),
+        Step::Until('E'),
+        Step::Ask(Batch::new().parse("", "SELECT 1").sync()),
+    ];
     same(&stage, &errors, "EZ").await;
 }
 
@@ -87,7 +101,8 @@ async fn pipelines_of_several_syncs_are_answered_in_order() {
     let stage = Stage::setup(SETUP).await;
     let mut pipeline = Batch::new();
     for id in ["1", "2", "3", "4"] {
-        pipeline = pipeline.parse("", ONE).bind("", "", &[Some(id.as_bytes())]).describe_portal("").execute("", 0).sync();
+        pipeline =
+            pipeline.parse("", ONE).bind("", "", &[Some(id.as_bytes())]).describe_portal("").execute("", 0).sync();
     }
     let steps = [Step::Send(pipeline), Step::Until('Z'), Step::Until('Z'), Step::Until('Z'), Step::Until('Z')];
     same(&stage, &steps, "12TDCZ12TDCZ12TDCZ12TCZ").await;
@@ -98,7 +113,8 @@ async fn pipelines_of_several_syncs_are_answered_in_order() {
         .query("SELECT count(*) > 0 FROM w")
         .bytes(&whole(READ).0)
         .bytes(&whole(READ).sync().0);
-    let steps = [Step::Send(mixed), Step::Until('Z'), Step::Until('Z'), Step::Until('Z'), Step::Until('Z'), Step::Until('Z')];
+    let steps =
+        [Step::Send(mixed), Step::Until('Z'), Step::Until('Z'), Step::Until('Z'), Step::Until('Z'), Step::Until('Z')];
     same(&stage, &steps, "12TDDDCZTDDDCZ12nCZTDCZ12TDDDC12TDDDCZ").await;
 }
 
@@ -116,7 +132,8 @@ async fn after_an_error_everything_up_to_sync_is_skipped() {
     same_answer(&stage, Batch::new().execute("missing", 0).sync(), "EZ").await;
     same_answer(&stage, Batch::new().describe_statement("missing").describe_portal("missing").sync(), "EZ").await;
     same_answer(&stage, Batch::new().close_statement("missing").close_portal("missing").sync(), "33Z").await;
-    same_answer(&stage, Batch::new().parse("", "SELECT nothing FROM t").bind("", "", &[]).execute("", 0).sync(), "EZ").await;
+    same_answer(&stage, Batch::new().parse("", "SELECT nothing FROM t").bind("", "", &[]).execute("", 0).sync(), "EZ")
+        .await;
     same_answer(&stage, Batch::new().parse("", ONE).bind("", "", &[Some(b"x")]).execute("", 0).sync(), "1EZ").await;
     same_answer(&stage, Batch::new().parse("", ONE).bind("", "", &[]).execute("", 0).sync(), "1EZ").await;
 }
@@ -126,7 +143,9 @@ async fn named_statements_and_portals() {
     let stage = Stage::setup(SETUP).await;
     let steps = [
         Step::Ask(Batch::new().parse("a", READ).parse("b", ONE).sync()),
-        Step::Ask(Batch::new().bind("p", "a", &[]).bind("q", "b", &[Some(b"2")]).execute("q", 0).execute("p", 0).sync()),
+        Step::Ask(
+            Batch::new().bind("p", "a", &[]).bind("q", "b", &[Some(b"2")]).execute("q", 0).execute("p", 0).sync(),
+        ),
         Step::Ask(Batch::new().bind("p", "b", &[Some(b"1")]).bind("p", "b", &[Some(b"1")]).sync()),
         Step::Ask(Batch::new().parse("a", "SELECT 1").sync()),
         Step::Ask(Batch::new().bind("", "a", &[]).execute("", 0).close_statement("a").close_statement("b").sync()),

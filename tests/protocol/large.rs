@@ -60,7 +60,11 @@ async fn a_statement_text_of_ten_megabytes() {
     // Too long to look into: it may write anything.
     raw.query(&format!("UPDATE t SET v = 2 WHERE '{filler}' <> ''")).await;
     assert_eq!(client.one("SELECT v FROM t").await, "2");
-    let batch = Batch::new().parse("", &format!("UPDATE t SET v = 3 WHERE '{filler}' <> ''")).bind("", "", &[]).execute("", 0).sync();
+    let batch = Batch::new()
+        .parse("", &format!("UPDATE t SET v = 3 WHERE '{filler}' <> ''"))
+        .bind("", "", &[])
+        .execute("", 0)
+        .sync();
     raw.ask(batch).await;
     assert_eq!(client.one("SELECT v FROM t").await, "3");
 }
@@ -119,7 +123,8 @@ async fn a_client_that_does_not_read_costs_a_bounded_buffer() {
     let mut slow = stage.raw().await;
     slow.send_batch(Batch::new().query("SELECT v FROM t")).await;
     let direct = stage.direct().await;
-    let blocked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'ClientWrite'";
+    let blocked =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'ClientWrite'";
     direct.until("the server waits for its slow client", blocked).await;
     assert!(stage.proxy.memory_kb("VmHWM") < MEMORY_KB);
     assert_eq!(stage.client().await.one("SELECT 1").await, "1", "others are served meanwhile");

@@ -42,7 +42,14 @@ async fn garbage_before_start_up() {
 async fn a_start_up_packet_above_ten_kilobytes_is_refused() {
     let stage = Stage::new().await;
     let long = "x".repeat(20_000);
-    ends(&stage, &crate::harness::raw::startup(crate::harness::raw::PROTOCOL_3_0, &[("user", "postgres"), ("application_name", &long)])).await;
+    ends(
+        &stage,
+        &crate::harness::raw::startup(
+            crate::harness::raw::PROTOCOL_3_0,
+            &[("user", "postgres"), ("application_name", &long)],
+        ),
+    )
+    .await;
     serves(&stage).await;
 }
 
@@ -94,8 +101,18 @@ async fn lying_lengths_and_unknown_messages_end_their_session_only() {
 #[tokio::test]
 async fn malformed_bodies_are_the_servers_errors_or_end_the_session() {
     let stage = Stage::setup("CREATE TABLE t (v int); INSERT INTO t VALUES (1)").await;
-    let bodies: [&[u8]; 10] =
-        [b"", b"\0", b"\0\0", b"x", b"SELECT 1", b"\0\0\xff\xff", b"\0\0\0\x01", b"\0\0\0\x00\x7f\xff", b"S", b"\0SELECT v FROM t\0\x7f\xff"];
+    let bodies: [&[u8]; 10] = [
+        b"",
+        b"\0",
+        b"\0\0",
+        b"x",
+        b"SELECT 1",
+        b"\0\0\xff\xff",
+        b"\0\0\0\x01",
+        b"\0\0\0\x00\x7f\xff",
+        b"S",
+        b"\0SELECT v FROM t\0\x7f\xff",
+    ];
     for tag in [b'Q', b'P', b'B', b'D', b'E', b'C', b'F', b'H', b'S', b'd', b'c', b'f', b'p'] {
         for body in bodies {
             let mut raw = stage.raw().await;
@@ -117,8 +134,19 @@ async fn malformed_bodies_are_the_servers_errors_or_end_the_session() {
 #[tokio::test]
 async fn malformed_messages_before_authentication_end_their_connection() {
     let stage = Stage::with(Options::default().arg("--auth").arg("scram")).await;
-    let startup = crate::harness::raw::startup(crate::harness::raw::PROTOCOL_3_0, &[("user", "postgres"), ("database", &stage.database)]);
-    for message in [&b"p\x00\x00\x00\x03"[..], b"p\x00\x00\x00\x04", b"p\xff\xff\xff\xff", b"p\x00\x00\x00\x05x", b"Q\x00\x00\x00\x04", b"p\x00\x00\x27\x20xxxx", b"p\x00\x00\x00\x18SCRAM-SHA-256\0\xff\xff\xff\xffxx"] {
+    let startup = crate::harness::raw::startup(
+        crate::harness::raw::PROTOCOL_3_0,
+        &[("user", "postgres"), ("database", &stage.database)],
+    );
+    for message in [
+        &b"p\x00\x00\x00\x03"[..],
+        b"p\x00\x00\x00\x04",
+        b"p\xff\xff\xff\xff",
+        b"p\x00\x00\x00\x05x",
+        b"Q\x00\x00\x00\x04",
+        b"p\x00\x00\x27\x20xxxx",
+        b"p\x00\x00\x00\x18SCRAM-SHA-256\0\xff\xff\xff\xffxx",
+    ] {
         let mut raw = Raw::open(stage.proxy.port).await;
         raw.send(&startup).await;
         raw.send(message).await;
@@ -133,7 +161,9 @@ async fn malformed_messages_before_authentication_end_their_connection() {
 #[tokio::test]
 async fn half_a_message_and_then_the_end() {
     let stage = Stage::setup("CREATE TABLE t (v int); INSERT INTO t VALUES (1)").await;
-    for bytes in [&b"Q\x00\x00\x00\x20UPDATE t SET"[..], b"Q\x00", b"P\x00\x00\x01\x00\x00SELECT", b"B\x00\x10\x00\x00\x00\x00"] {
+    for bytes in
+        [&b"Q\x00\x00\x00\x20UPDATE t SET"[..], b"Q\x00", b"P\x00\x00\x01\x00\x00SELECT", b"B\x00\x10\x00\x00\x00\x00"]
+    {
         let mut raw = stage.raw().await;
         raw.send(bytes).await;
         drop(raw);

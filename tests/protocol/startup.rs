@@ -41,13 +41,24 @@ async fn start_up_parameters_reach_the_server() {
     let stage = Stage::new().await;
     let parameters = [
         &login(&stage)[..],
-        &[("application_name", "a b"), ("options", "-c work_mem=5MB -c search_path=a\\,b"), ("DateStyle", "German"), ("extra_float_digits", "2")],
+        &[
+            ("application_name", "a b"),
+            ("options", "-c work_mem=5MB -c search_path=a\\,b"),
+            ("DateStyle", "German"),
+            ("extra_float_digits", "2"),
+        ],
     ]
     .concat();
     let [proxied, direct] = greetings(&stage, PROTOCOL_3_0, &parameters).await;
     assert_eq!(proxied, direct);
     let mut raw = Raw::ready_with(stage.proxy.port, &parameters).await;
-    for (setting, value) in [("work_mem", "5MB"), ("search_path", "a,b"), ("DateStyle", "German, DMY"), ("extra_float_digits", "2"), ("application_name", "a b")] {
+    for (setting, value) in [
+        ("work_mem", "5MB"),
+        ("search_path", "a,b"),
+        ("DateStyle", "German, DMY"),
+        ("extra_float_digits", "2"),
+        ("application_name", "a b"),
+    ] {
         assert_eq!(raw.query(&format!("SHOW {setting}")).await[1].text(), value, "{setting}");
     }
     assert_eq!(raw.parameter("DateStyle").as_deref(), Some("German, DMY"));
@@ -98,7 +109,8 @@ async fn a_newer_minor_version_and_unknown_options_are_negotiated() {
         // The server here is PostgreSQL 15, which speaks 3.0: the proxy may speak 3.2 to its client or negotiate it down, but
         // unknown options must be named, and a version above 3.2 negotiated.
         if !extra.is_empty() || version > PROTOCOL_3_0 + 2 {
-            let negotiate = raw.greeting.iter().find(|frame| frame.tag == b'v').unwrap_or_else(|| panic!("no negotiation: {tags}"));
+            let negotiate =
+                raw.greeting.iter().find(|frame| frame.tag == b'v').unwrap_or_else(|| panic!("no negotiation: {tags}"));
             let count = u32::from_be_bytes(negotiate.body[4..8].try_into().unwrap());
             assert_eq!(count as usize, extra.len(), "{negotiate:?}");
             for (name, _) in &extra {
@@ -110,7 +122,12 @@ async fn a_newer_minor_version_and_unknown_options_are_negotiated() {
         assert!((4..=256).contains(&key.len()));
         raw.send_batch(Batch::new().query("SELECT pg_sleep(3600)")).await;
         let direct = stage.direct().await;
-        direct.until("the query sleeps", "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'").await;
+        direct
+            .until(
+                "the query sleeps",
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'",
+            )
+            .await;
         crate::harness::raw::cancel(stage.proxy.port, pid, &key).await;
         let frames = raw.until_ready().await;
         assert!(frames.iter().any(|frame| frame.tag == b'E'), "a key of {} bytes cancels nothing", key.len());
@@ -152,7 +169,8 @@ async fn a_logical_replication_stream_flows_both_ways() {
     let parameters = [&login(&stage)[..], &[("replication", "database")]].concat();
     let mut raw = Raw::ready_with(stage.proxy.port, &parameters).await;
     let slot = format!("slot_{}", stage.database);
-    let frames = raw.query(&format!("CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT")).await;
+    let frames =
+        raw.query(&format!("CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT")).await;
     assert_eq!(tags(&frames), "TDCZ", "{frames:?}");
     let start = format!("START_REPLICATION SLOT {slot} LOGICAL 0/0 (proto_version '1', publication_names 'p')");
     raw.send_batch(Batch::new().query(&start)).await;

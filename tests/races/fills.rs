@@ -28,7 +28,11 @@ async fn a_write_that_commits_while_a_fill_waits_upstream_leaves_no_stale_entry(
     let during = during[0][0].as_deref().unwrap();
     assert!(["2", "3"].contains(&during), "{during} was never true");
     for _ in 0..3 {
-        assert_eq!(reader.text(GATED_READ).await[0][0].as_deref(), Some("3"), "an entry filled across a write was kept");
+        assert_eq!(
+            reader.text(GATED_READ).await[0][0].as_deref(),
+            Some("3"),
+            "an entry filled across a write was kept"
+        );
     }
 }
 
@@ -52,7 +56,12 @@ async fn a_fill_whose_rows_are_on_their_way_when_the_write_commits_is_not_kept()
     slow.send_batch(crate::harness::raw::Batch::new().query(read)).await;
     let first = slow.frame().await.expect("the row description");
     assert_eq!(first.tag, b'T');
-    direct.until("the server is in the middle of sending", "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'ClientWrite'").await;
+    direct
+        .until(
+            "the server is in the middle of sending",
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'ClientWrite'",
+        )
+        .await;
     writer.run("UPDATE t SET v = 3").await;
     let rows = slow.until_ready().await;
     assert_eq!(rows[0].text(), "2", "the slow reader's snapshot is older than the write");
@@ -96,7 +105,11 @@ async fn a_read_caused_by_a_released_lock_sees_the_write_that_held_it() {
         let ((), ()) = tokio::join!(
             async {
                 waiter.run("BEGIN; SELECT v FROM t WHERE id = 1 FOR UPDATE").await;
-                assert_eq!(reader.one(READ).await, round.to_string(), "the lock was released and the old row was served");
+                assert_eq!(
+                    reader.one(READ).await,
+                    round.to_string(),
+                    "the lock was released and the old row was served"
+                );
                 waiter.run("COMMIT").await;
             },
             async {

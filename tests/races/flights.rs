@@ -4,7 +4,8 @@ use crate::harness::{Options, Stage, wait_until};
 
 const SETUP: &str = "CREATE TABLE t (id int, v int); INSERT INTO t SELECT i, i FROM generate_series(1, 10) i";
 const READ: &str = "SELECT sum(v) FROM t";
-const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+const WAITING: &str =
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
     AND query LIKE 'SELECT sum%'";
 
 #[tokio::test]
@@ -187,7 +188,11 @@ async fn every_eviction_strategy_answers_correctly_beyond_its_bounds() {
         let client = stage.client().await;
         for round in 0..3 {
             for id in 1..=10 {
-                assert_eq!(client.one(&format!("SELECT v FROM t WHERE id = {id}")).await, id.to_string(), "{strategy} {round}");
+                assert_eq!(
+                    client.one(&format!("SELECT v FROM t WHERE id = {id}")).await,
+                    id.to_string(),
+                    "{strategy} {round}"
+                );
             }
         }
         stage.cached(&client, READ).await;

@@ -165,7 +165,9 @@ async fn an_uncacheable_name_in_a_comment_or_a_string_disables_nothing() {
 
 #[tokio::test]
 async fn stable_parameters_are_part_of_the_question() {
-    let stage = Stage::setup("CREATE TABLE t (id int, v text); INSERT INTO t VALUES (1, 'one'), (2, 'two'), (12, 'twelve')").await;
+    let stage =
+        Stage::setup("CREATE TABLE t (id int, v text); INSERT INTO t VALUES (1, 'one'), (2, 'two'), (12, 'twelve')")
+            .await;
     let client = stage.client().await;
     let statement = client.prepare("SELECT v FROM t WHERE id = $1").await.unwrap();
     for _ in 0..4 {
@@ -196,8 +198,9 @@ async fn a_parameter_that_says_now_is_not_a_constant() {
     let stage = Stage::setup(SETUP).await;
     let client = stage.client().await;
     let mut raw = stage.raw().await;
-    let batch =
-        || Batch::new().parse("", "SELECT $1::timestamptz, id FROM t").bind("", "", &[Some(b"now")]).execute("", 0).sync();
+    let batch = || {
+        Batch::new().parse("", "SELECT $1::timestamptz, id FROM t").bind("", "", &[Some(b"now")]).execute("", 0).sync()
+    };
     for _ in 0..2 {
         for _ in 0..4 {
             stage.misses("a parameter that says now", async || raw.ask(batch()).await).await;

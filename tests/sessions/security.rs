@@ -52,7 +52,8 @@ async fn row_security_that_is_switched_on_through_the_proxy_hides_rows_at_once()
 #[tokio::test]
 async fn row_security_by_a_setting_follows_the_setting() {
     let (stage, ann, _) = two_users().await;
-    let policy = "ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t USING (v = current_setting('app.wanted', true))";
+    let policy =
+        "ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t USING (v = current_setting('app.wanted', true))";
     stage.direct().await.run(policy).await;
     let client = stage.client_as(&ann).await;
     for wanted in ["of ann", "of bob", "of ann"] {
@@ -104,7 +105,10 @@ async fn a_right_that_is_revoked_is_gone_and_one_that_is_granted_is_there() {
     admin.run(&format!("REVOKE USAGE ON SCHEMA public FROM PUBLIC; REVOKE CREATE ON SCHEMA public FROM {ann}")).await;
     let code = client.fails("SELECT v FROM public.plain").await;
     assert_eq!(code, "42501", "a revoked schema was answered from the cache");
-    assert_eq!(client.fails("SELECT v FROM plain").await, stage.direct_as(&ann).await.fails("SELECT v FROM plain").await);
+    assert_eq!(
+        client.fails("SELECT v FROM plain").await,
+        stage.direct_as(&ann).await.fails("SELECT v FROM plain").await
+    );
 }
 
 #[tokio::test]
@@ -154,7 +158,8 @@ async fn set_role_changes_who_reads() {
 async fn users_are_told_apart_by_the_query_that_asks_who_they_are() {
     let (stage, ann, bob) = two_users().await;
     let (a, b) = (stage.client_as(&ann).await, stage.client_as(&bob).await);
-    for sql in ["SELECT current_user", "SELECT session_user", "SELECT user", "SELECT current_role, count(*) FROM plain"] {
+    for sql in ["SELECT current_user", "SELECT session_user", "SELECT user", "SELECT current_role, count(*) FROM plain"]
+    {
         for _ in 0..4 {
             assert_eq!(column(&a, sql).await, [ann.as_str()], "{sql}");
             assert_eq!(column(&b, sql).await, [bob.as_str()], "{sql}");

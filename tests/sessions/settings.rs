@@ -20,8 +20,13 @@ async fn time_zone() {
 #[tokio::test]
 async fn date_style() {
     differ(TIMES, &[], &["SET DateStyle = 'SQL, DMY'"], "SELECT d FROM t").await;
-    differ(TIMES, &["SET datestyle TO 'ISO, DMY'"], &["SET datestyle TO 'ISO, MDY'"], "SELECT d, '01/02/2024'::date FROM t")
-        .await;
+    differ(
+        TIMES,
+        &["SET datestyle TO 'ISO, DMY'"],
+        &["SET datestyle TO 'ISO, MDY'"],
+        "SELECT d, '01/02/2024'::date FROM t",
+    )
+    .await;
     differ(TIMES, &[], &["SET datestyle = German"], "SELECT z::text FROM t").await;
 }
 
@@ -48,15 +53,32 @@ async fn lc_monetary() {
 
 #[tokio::test]
 async fn settings_that_change_what_the_text_means() {
-    differ(TIMES, &["SET standard_conforming_strings = on"], &["SET standard_conforming_strings = off"], r"SELECT 'a\\b', d FROM t")
-        .await;
-    differ(TIMES, &[], &["SET transform_null_equals = on"], "SELECT count(*) FROM t WHERE (NULL = NULL) OR d = NULL OR n IS NULL OR (x::text = NULL) IS NOT NULL").await;
+    differ(
+        TIMES,
+        &["SET standard_conforming_strings = on"],
+        &["SET standard_conforming_strings = off"],
+        r"SELECT 'a\\b', d FROM t",
+    )
+    .await;
+    differ(
+        TIMES,
+        &[],
+        &["SET transform_null_equals = on"],
+        "SELECT count(*) FROM t WHERE (NULL = NULL) OR d = NULL OR n IS NULL OR (x::text = NULL) IS NOT NULL",
+    )
+    .await;
     differ(TIMES, &[], &["SET array_nulls = off"], "SELECT '{NULL,a}'::text[], d FROM t").await;
 }
 
 #[tokio::test]
 async fn settings_read_by_the_query_itself() {
-    differ(TIMES, &["SET app.tenant = 'a'"], &["SET app.tenant = 'b'"], "SELECT current_setting('app.tenant'), d FROM t").await;
+    differ(
+        TIMES,
+        &["SET app.tenant = 'a'"],
+        &["SET app.tenant = 'b'"],
+        "SELECT current_setting('app.tenant'), d FROM t",
+    )
+    .await;
     differ(
         "CREATE TABLE t (v text); INSERT INTO t VALUES ('a'), ('b');
          CREATE VIEW w AS SELECT v FROM t WHERE v = current_setting('app.tenant')",
@@ -65,13 +87,20 @@ async fn settings_read_by_the_query_itself() {
         "SELECT v FROM w",
     )
     .await;
-    differ(TIMES, &["SET application_name = 'one'"], &["SET application_name = 'two'"], "SELECT current_setting('application_name'), d FROM t").await;
+    differ(
+        TIMES,
+        &["SET application_name = 'one'"],
+        &["SET application_name = 'two'"],
+        "SELECT current_setting('application_name'), d FROM t",
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_setting_changed_by_a_function_counts() {
     differ(TIMES, &[], &["SELECT set_config('TimeZone', 'Asia/Tokyo', false)"], "SELECT z FROM t").await;
-    differ(TIMES, &[], &["DO $$ BEGIN PERFORM set_config('datestyle', 'German', false); END $$"], "SELECT d FROM t").await;
+    differ(TIMES, &[], &["DO $$ BEGIN PERFORM set_config('datestyle', 'German', false); END $$"], "SELECT d FROM t")
+        .await;
     differ(
         &format!(
             "{TIMES}; CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS
@@ -82,9 +111,15 @@ async fn a_setting_changed_by_a_function_counts() {
         "SELECT b FROM t",
     )
     .await;
-    differ(TIMES, &[], &["UPDATE pg_settings SET setting = 'German' WHERE name = 'DateStyle'"], "SELECT d FROM t").await;
-    differ(TIMES, &[], &["PREPARE s AS SELECT set_config('TimeZone', 'Asia/Tokyo', false)", "EXECUTE s"], "SELECT z FROM t")
+    differ(TIMES, &[], &["UPDATE pg_settings SET setting = 'German' WHERE name = 'DateStyle'"], "SELECT d FROM t")
         .await;
+    differ(
+        TIMES,
+        &[],
+        &["PREPARE s AS SELECT set_config('TimeZone', 'Asia/Tokyo', false)", "EXECUTE s"],
+        "SELECT z FROM t",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -140,7 +175,9 @@ async fn settings_from_the_start_up_packet_the_database_and_the_role_count() {
     let client = stage.client().await;
     let utc = stage.cached(&client, "SELECT z FROM t").await[0][0].clone().unwrap();
     let login = [("user", "postgres"), ("database", stage.database.as_str())];
-    for more in [("options", "-c TimeZone=Asia/Tokyo"), ("TimeZone", "Asia/Tokyo"), ("options", "--timezone=Asia/Tokyo")] {
+    for more in
+        [("options", "-c TimeZone=Asia/Tokyo"), ("TimeZone", "Asia/Tokyo"), ("options", "--timezone=Asia/Tokyo")]
+    {
         let mut raw = Raw::ready_with(stage.proxy.port, &[&login[..], &[more]].concat()).await;
         for _ in 0..3 {
             let frames = raw.query("SELECT z FROM t").await;

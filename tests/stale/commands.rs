@@ -85,10 +85,7 @@ async fn merge() {
 
 #[tokio::test]
 async fn insert_on_conflict() {
-    given(TABLE)
-        .read(READ)
-        .write(&["INSERT INTO t VALUES (1, 5) ON CONFLICT (id) DO UPDATE SET v = excluded.v"])
-        .await;
+    given(TABLE).read(READ).write(&["INSERT INTO t VALUES (1, 5) ON CONFLICT (id) DO UPDATE SET v = excluded.v"]).await;
 }
 
 #[tokio::test]

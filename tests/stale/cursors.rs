@@ -14,7 +14,11 @@ async fn a_cursor_with_hold_keeps_its_rows_and_others_see_new_ones() {
         .read("SELECT v FROM t ORDER BY id")
         .write_by(async |writer| {
             writer.run("UPDATE t SET v = v * 10").await;
-            assert_eq!(writer.text("FETCH ALL FROM c").await[0][0].as_deref(), Some("1"), "a held cursor keeps its rows");
+            assert_eq!(
+                writer.text("FETCH ALL FROM c").await[0][0].as_deref(),
+                Some("1"),
+                "a held cursor keeps its rows"
+            );
         })
         .await;
 }

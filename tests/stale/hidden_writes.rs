@@ -160,7 +160,11 @@ async fn a_function_that_writes_is_called_every_time() {
     for calls in 1..5 {
         client.text("SELECT writes()").await;
         client.binary("SELECT * FROM sly").await;
-        assert_eq!(client.one("SELECT v FROM t").await, (1 + 2 * calls).to_string(), "a call was answered from the cache");
+        assert_eq!(
+            client.one("SELECT v FROM t").await,
+            (1 + 2 * calls).to_string(),
+            "a call was answered from the cache"
+        );
     }
 }
 
@@ -190,7 +194,11 @@ async fn a_function_call_message_writes() {
     let mut body = oid.to_be_bytes().to_vec();
     body.extend([0, 0, 0, 0, 0, 0]);
     stage.raw().await.ask(Batch::new().message(b'F', &body)).await;
-    assert_ne!(reader.text("SELECT v FROM t").await, before, "a function call message wrote, and the old rows were served");
+    assert_ne!(
+        reader.text("SELECT v FROM t").await,
+        before,
+        "a function call message wrote, and the old rows were served"
+    );
 }
 
 #[tokio::test]

@@ -140,7 +140,8 @@ async fn a_join_shows_a_write_to_either_table() {
 
 #[tokio::test]
 async fn a_table_named_only_in_a_subquery_counts() {
-    let setup = "CREATE TABLE a (id int); CREATE TABLE b (id int); INSERT INTO a VALUES (1), (2); INSERT INTO b VALUES (1)";
+    let setup =
+        "CREATE TABLE a (id int); CREATE TABLE b (id int); INSERT INTO a VALUES (1), (2); INSERT INTO b VALUES (1)";
     for read in [
         "SELECT id FROM a WHERE id IN (SELECT id FROM b) ORDER BY id",
         "SELECT (SELECT count(*) FROM b)",
