@@ -104,6 +104,12 @@ impl Proxy {
         self.metric("heliosdb_cache_accesses_total{result=\"hit\"}").await as u64
     }
 
+    /// All counters of the cache, for a failed test to show.
+    pub async fn cache_counters(&self) -> String {
+        let (_, text) = http::get(self.http, "/metrics").await.unwrap_or_default();
+        text.lines().filter(|line| line.starts_with("heliosdb_cache")).collect::<Vec<_>>().join("\n")
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -127,6 +127,11 @@ impl Batch {
         self
     }
 
+    /// What most drivers send for a query with parameters: everything in one batch, unnamed.
+    pub fn one_batch(sql: &str) -> Self {
+        Self::new().parse("", sql).bind("", "", &[]).describe_portal("").execute("", 0).sync()
+    }
+
     /// At most `rows` rows; 0 for all.
     pub fn execute(mut self, portal: &str, rows: i32) -> Self {
         frontend::execute(portal, rows, &mut self.0).unwrap();

@@ -73,13 +73,13 @@ async fn a_statement_text_of_ten_megabytes() {
 async fn a_write_with_a_parameter_too_long_to_look_into() {
     let stage = Stage::setup("CREATE TABLE t (id int, v text); INSERT INTO t VALUES (1, 'x')").await;
     let client = stage.client().await;
-    let read = "SELECT length(v) FROM t";
+    let read = "SELECT count(*) FROM t WHERE v = 'x'";
     stage.cached(&client, read).await;
     let mut raw = stage.raw().await;
     let value = vec![b'x'; 3 << 20];
     let batch = Batch::new().parse("", "UPDATE t SET v = $1").bind("", "", &[Some(&value)]).execute("", 0).sync();
     raw.ask(batch).await;
-    assert_eq!(client.one(read).await, value.len().to_string());
+    assert_eq!(client.one(read).await, "0");
 }
 
 #[tokio::test]

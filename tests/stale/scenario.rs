@@ -1,5 +1,6 @@
 //! One read, one write, and the order in which both are looked at.
 
+use crate::harness::raw::Batch;
 use crate::harness::{Client, Stage};
 
 /// A read that is cached, a write that changes what it should answer.
@@ -48,10 +49,14 @@ impl Scenario {
         }
         let read = self.read.as_str();
 
+        let (mut raw, mut raw_direct) = (stage.raw().await, stage.raw_direct().await);
+        let one_batch = || Batch::one_batch(read);
+
         let before = stage.cached(&reader, read).await;
         let before_binary = stage.until_hit(read, || reader.binary(read)).await;
-        let before_one_batch = stage.until_hit(read, || reader.one_batch(read)).await;
+        let before_one_batch = stage.until_hit(read, async || raw.ask(one_batch()).await).await;
         assert_eq!(before, direct.text(read).await, "the cached rows differ from the server's: {read}");
+        assert_eq!(before_one_batch, raw_direct.ask(one_batch()).await, "cached in one batch: {read}");
 
         write(&writer).await;
 
@@ -62,9 +67,10 @@ impl Scenario {
             let binary = client.binary(read).await;
             assert_ne!(binary, before_binary, "stale rows for the {who} in the extended protocol: {read}");
             assert_eq!(binary, direct.binary(read).await, "wrong rows for the {who} in the extended protocol: {read}");
-            let one_batch = client.one_batch(read).await;
-            assert_ne!(one_batch, before_one_batch, "stale rows for the {who} in one batch: {read}");
-            assert_eq!(one_batch, direct.one_batch(read).await, "wrong rows for the {who} in one batch: {read}");
+            assert_eq!(client.one_batch(read).await, binary, "wrong rows for the {who} in one batch: {read}");
         }
+        let heard = raw.ask(one_batch()).await;
+        assert_ne!(heard, before_one_batch, "stale rows in one batch: {read}");
+        assert_eq!(heard, raw_direct.ask(one_batch()).await, "wrong rows in one batch: {read}");
     }
 }
