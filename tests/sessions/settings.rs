@@ -1,0 +1,213 @@
+//! Settings that change how values are written or read.
+
+use crate::harness::raw::Raw;
+use crate::harness::{Stage, client::TextRows};
+
+use super::differ::differ;
+
+const TIMES: &str = "CREATE TABLE t (z timestamptz, d date, i interval, b bytea, f float8, m money, n numeric, x xml);
+    INSERT INTO t VALUES ('2024-02-03 04:05:06+00', '2024-02-03', '1 year 2 days 3 hours', '\\x00ff41', 1.0/3, '1234.5', 1.50,
+        '<a/>')";
+
+#[tokio::test]
+async fn time_zone() {
+    differ(TIMES, &["SET TimeZone = 'UTC'"], &["SET TimeZone = 'Asia/Tokyo'"], "SELECT z FROM t").await;
+    differ(TIMES, &[], &["SET TIME ZONE 'America/New_York'"], "SELECT z::date FROM t").await;
+    differ(TIMES, &[], &["SET TIME ZONE INTERVAL '+08:00' HOUR TO MINUTE"], "SELECT z FROM t").await;
+    differ(TIMES, &[], &["SET TIME ZONE -7"], "SELECT extract(hour FROM z) FROM t").await;
+}
+
+#[tokio::test]
+async fn date_style() {
+    differ(TIMES, &[], &["SET DateStyle = 'SQL, DMY'"], "SELECT d FROM t").await;
+    differ(
+        TIMES,
+        &["SET datestyle TO 'ISO, DMY'"],
+        &["SET datestyle TO 'ISO, MDY'"],
+        "SELECT d, '01/02/2024'::date FROM t",
+    )
+    .await;
+    differ(TIMES, &[], &["SET datestyle = German"], "SELECT z::text FROM t").await;
+}
+
+#[tokio::test]
+async fn output_formats() {
+    differ(TIMES, &[], &["SET IntervalStyle = iso_8601"], "SELECT i FROM t").await;
+    differ(TIMES, &[], &["SET bytea_output = 'escape'"], "SELECT b FROM t").await;
+    differ(TIMES, &[], &["SET extra_float_digits = -5"], "SELECT f FROM t").await;
+    differ(TIMES, &[], &["SET extra_float_digits = 0"], "SELECT f::text FROM t").await;
+    differ(TIMES, &[], &["SET xmlbinary = hex"], "SELECT xmlelement(name a, b) FROM t").await;
+}
+
+#[tokio::test]
+async fn lc_monetary() {
+    // The cluster has only the C locale and its UTF-8 variant for certain: the setting must be told apart, whatever it prints.
+    let stage = Stage::setup(TIMES).await;
+    let direct = stage.direct().await;
+    let client = stage.client().await;
+    stage.cached(&client, "SELECT m FROM t").await;
+    client.run("SET lc_monetary = 'C.UTF-8'").await;
+    direct.run("SET lc_monetary = 'C.UTF-8'").await;
+    assert_eq!(client.text("SELECT m FROM t").await, direct.text("SELECT m FROM t").await);
+}
+
+#[tokio::test]
+async fn settings_that_change_what_the_text_means() {
+    differ(
+        TIMES,
+        &["SET standard_conforming_strings = on"],
+        &["SET standard_conforming_strings = off"],
+        r"SELECT 'a\\b', d FROM t",
+    )
+    .await;
+    differ(
+        TIMES,
+        &[],
+        &["SET transform_null_equals = on"],
+        "SELECT count(*) FROM t WHERE (NULL = NULL) OR d = NULL OR n IS NULL OR (x::text = NULL) IS NOT NULL",
+    )
+    .await;
+    differ(TIMES, &[], &["SET array_nulls = off"], "SELECT '{NULL,a}'::text[], d FROM t").await;
+}
+
+#[tokio::test]
+async fn settings_read_by_the_query_itself() {
+    differ(
+        TIMES,
+        &["SET app.tenant = 'a'"],
+        &["SET app.tenant = 'b'"],
+        "SELECT current_setting('app.tenant'), d FROM t",
+    )
+    .await;
+    differ(
+        "CREATE TABLE t (v text); INSERT INTO t VALUES ('a'), ('b');
+         CREATE VIEW w AS SELECT v FROM t WHERE v = current_setting('app.tenant')",
+        &["SET app.tenant = 'a'"],
+        &["SET app.tenant = 'b'"],
+        "SELECT v FROM w",
+    )
+    .await;
+    differ(
+        TIMES,
+        &["SET application_name = 'one'"],
+        &["SET application_name = 'two'"],
+        "SELECT current_setting('application_name'), d FROM t",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_setting_changed_by_a_function_counts() {
+    differ(TIMES, &[], &["SELECT set_config('TimeZone', 'Asia/Tokyo', false)"], "SELECT z FROM t").await;
+    differ(TIMES, &[], &["DO $$ BEGIN PERFORM set_config('datestyle', 'German', false); END $$"], "SELECT d FROM t")
+        .await;
+    differ(
+        &format!(
+            "{TIMES}; CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM set_config('bytea_output', 'escape', false); RETURN 1; END $$"
+        ),
+        &[],
+        &["SELECT f()"],
+        "SELECT b FROM t",
+    )
+    .await;
+    differ(TIMES, &[], &["UPDATE pg_settings SET setting = 'German' WHERE name = 'DateStyle'"], "SELECT d FROM t")
+        .await;
+    differ(
+        TIMES,
+        &[],
+        &["PREPARE s AS SELECT set_config('TimeZone', 'Asia/Tokyo', false)", "EXECUTE s"],
+        "SELECT z FROM t",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn set_local_lasts_for_its_transaction() {
+    let stage = Stage::setup(TIMES).await;
+    let (client, other) = (stage.client().await, stage.client().await);
+    let utc = stage.cached(&client, "SELECT z FROM t").await;
+    client.run("BEGIN").await;
+    client.run("SET LOCAL TimeZone = 'Asia/Tokyo'").await;
+    let tokyo: TextRows = vec![vec![Some("2024-02-03 13:05:06+09".into())]];
+    for _ in 0..4 {
+        assert_eq!(client.text("SELECT z FROM t").await, tokyo);
+        assert_eq!(other.text("SELECT z FROM t").await, utc);
+    }
+    client.run("COMMIT").await;
+    for _ in 0..4 {
+        assert_eq!(client.text("SELECT z FROM t").await, utc, "SET LOCAL outlived its transaction");
+    }
+}
+
+#[tokio::test]
+async fn a_set_that_is_rolled_back_never_was() {
+    let stage = Stage::setup(TIMES).await;
+    let client = stage.client().await;
+    let utc = stage.cached(&client, "SELECT z FROM t").await;
+    client.run("BEGIN").await;
+    client.run("SET TimeZone = 'Asia/Tokyo'").await;
+    assert_ne!(client.text("SELECT z FROM t").await, utc);
+    client.run("ROLLBACK").await;
+    assert_eq!(client.text("SELECT z FROM t").await, utc);
+    client.run("BEGIN; SAVEPOINT s; SET TimeZone = 'Asia/Tokyo'; ROLLBACK TO s; COMMIT").await;
+    assert_eq!(client.text("SELECT z FROM t").await, utc);
+    client.run("BEGIN; SET TimeZone = 'Asia/Tokyo'; COMMIT").await;
+    assert_ne!(client.text("SELECT z FROM t").await, utc);
+}
+
+#[tokio::test]
+async fn reset_and_discard_all_go_back() {
+    let stage = Stage::setup(TIMES).await;
+    let client = stage.client().await;
+    let utc = stage.cached(&client, "SELECT z FROM t").await;
+    for back in ["RESET TimeZone", "RESET ALL", "SET TimeZone TO DEFAULT", "DISCARD ALL", "SET TIME ZONE LOCAL"] {
+        client.run("SET TimeZone = 'Asia/Tokyo'").await;
+        assert_ne!(client.text("SELECT z FROM t").await, utc, "before {back}");
+        client.run(back).await;
+        assert_eq!(client.text("SELECT z FROM t").await, utc, "after {back}");
+    }
+}
+
+#[tokio::test]
+async fn settings_from_the_start_up_packet_the_database_and_the_role_count() {
+    let stage = Stage::setup(TIMES).await;
+    let client = stage.client().await;
+    let utc = stage.cached(&client, "SELECT z FROM t").await[0][0].clone().unwrap();
+    let login = [("user", "postgres"), ("database", stage.database.as_str())];
+    for more in
+        [("options", "-c TimeZone=Asia/Tokyo"), ("TimeZone", "Asia/Tokyo"), ("options", "--timezone=Asia/Tokyo")]
+    {
+        let mut raw = Raw::ready_with(stage.proxy.port, &[&login[..], &[more]].concat()).await;
+        for _ in 0..3 {
+            let frames = raw.query("SELECT z FROM t").await;
+            assert_eq!(frames[1].text(), "2024-02-03 13:05:06+09", "{more:?}");
+        }
+    }
+    assert_eq!(client.one("SELECT z FROM t").await, utc);
+    stage.direct().await.run(&format!("ALTER DATABASE {} SET TimeZone = 'Asia/Tokyo'", stage.database)).await;
+    let late = stage.client().await;
+    assert_eq!(late.one("SELECT z FROM t").await, "2024-02-03 13:05:06+09");
+    assert_eq!(client.one("SELECT z FROM t").await, utc);
+}
+
+#[tokio::test]
+async fn client_encoding() {
+    let stage = Stage::setup("CREATE TABLE t (v text); INSERT INTO t VALUES ('\u{e9}')").await;
+    let utf8 = stage.client().await;
+    assert_eq!(stage.cached(&utf8, "SELECT v FROM t").await, [[Some("\u{e9}".to_string())]]);
+    let login = [("user", "postgres"), ("database", stage.database.as_str()), ("client_encoding", "LATIN1")];
+    let mut latin = Raw::ready_with(stage.proxy.port, &login).await;
+    for _ in 0..4 {
+        let frames = latin.query("SELECT v FROM t").await;
+        assert_eq!(frames[1].values(), [Some(vec![0xe9])], "UTF-8 was sent to a LATIN1 client");
+    }
+    let mut changing = stage.raw().await;
+    changing.query("SET client_encoding = 'LATIN1'").await;
+    for _ in 0..4 {
+        assert_eq!(changing.query("SELECT v FROM t").await[1].values(), [Some(vec![0xe9])]);
+    }
+    changing.query("SET NAMES 'UTF8'").await;
+    assert_eq!(changing.query("SELECT v FROM t").await[1].values(), [Some("\u{e9}".as_bytes().to_vec())]);
+    assert_eq!(utf8.one("SELECT v FROM t").await, "\u{e9}");
+}
