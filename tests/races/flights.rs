@@ -18,7 +18,9 @@ async fn identical_misses_wait_for_the_first_one() {
     direct.run(&format!("ALTER DATABASE {} SET log_statement = 'all'", stage.database)).await;
     let (gate, writer) = (stage.direct().await, stage.client().await);
     let clients = futures_util::future::join_all((0..CLIENTS).map(|_| stage.client())).await;
-    stage.cached(&clients[0], READ).await;
+    for client in &clients {
+        stage.cached(client, READ).await;
+    }
     writer.run("UPDATE t SET v = v + 1").await;
 
     let before = executions(&stage);
@@ -46,7 +48,9 @@ async fn a_miss_that_waited_too_long_goes_upstream_itself() {
     direct.run(SETUP).await;
     let (gate, writer) = (stage.direct().await, stage.client().await);
     let clients = futures_util::future::join_all((0..CLIENTS).map(|_| stage.client())).await;
-    stage.cached(&clients[0], READ).await;
+    for client in &clients {
+        stage.cached(client, READ).await;
+    }
     writer.run("UPDATE t SET v = v + 1").await;
 
     gate.run("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE").await;
@@ -64,11 +68,12 @@ async fn the_first_of_identical_misses_may_fail_or_leave_without_harm_to_the_oth
     let direct = stage.direct().await;
     direct.run(SETUP).await;
     let (gate, writer, second) = (stage.direct().await, stage.client().await, stage.client().await);
+    let mut first = stage.raw().await;
+    stage.until_hit(READ, async || first.query(READ).await).await;
     stage.cached(&second, READ).await;
     writer.run("UPDATE t SET v = v + 1").await;
 
     gate.run("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE").await;
-    let mut first = stage.raw().await;
     first.send_batch(crate::harness::raw::Batch::new().query(READ)).await;
     direct.until("the first miss is upstream", WAITING).await;
     let (answer, ()) = tokio::join!(second.one(READ), async {
@@ -89,10 +94,11 @@ async fn the_first_of_identical_misses_may_vanish() {
     let direct = stage.direct().await;
     direct.run(SETUP).await;
     let (gate, writer, second) = (stage.direct().await, stage.client().await, stage.client().await);
+    let mut first = stage.raw().await;
+    stage.until_hit(READ, async || first.query(READ).await).await;
     stage.cached(&second, READ).await;
     writer.run("UPDATE t SET v = v + 1").await;
     gate.run("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE").await;
-    let mut first = stage.raw().await;
     first.send_batch(crate::harness::raw::Batch::new().query(READ)).await;
     direct.until("the first miss is upstream", WAITING).await;
     drop(first);
@@ -174,8 +180,10 @@ async fn the_store_keeps_its_bounds() {
         }
     }
     stage.cached(&client, READ).await;
+    wait_until("the number of entries is told", async || stage.proxy.metric("heliosdb_cache_entries").await >= 1.0)
+        .await;
     let entries = stage.proxy.metric("heliosdb_cache_entries").await;
-    assert!((1.0..=20.0).contains(&entries), "{entries} entries with max_entries = 20");
+    assert!(entries <= 20.0, "{entries} entries with max_entries = 20");
     assert!(stage.proxy.metric("heliosdb_cache_evictions_total").await > 0.0);
 }
 

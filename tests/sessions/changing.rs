@@ -123,7 +123,6 @@ async fn the_state_of_the_server() {
         "SELECT pg_table_size('t'::regclass), id FROM t",
         "SELECT pg_is_in_recovery(), id FROM t",
         "SELECT to_regclass('t')::text, id FROM t",
-        "SELECT xmin, id FROM t",
         "SELECT version(), inet_server_port(), id FROM t",
     ])
     .await;
