@@ -54,9 +54,10 @@ impl Entry {
         (self.description > 0).then(|| self.frames.clone())
     }
 
-    /// Where the RowDescription ends in [`described`](Self::described).
-    pub fn description_end(&self) -> usize {
-        self.description
+    /// How many columns the result has, as far as its first frame tells: a RowDescription or a DataRow begins with it.
+    pub fn columns(&self) -> Option<usize> {
+        let (tag, count) = (self.frames.first()?, self.frames.get(5..)?.first_chunk::<2>()?);
+        matches!(*tag, backend::ROW_DESCRIPTION | backend::DATA_ROW).then(|| usize::from(u16::from_be_bytes(*count)))
     }
 
     /// The frames after the RowDescription.
@@ -178,6 +179,9 @@ mod tests {
         let entry = entry(&[(b'T', b"TTT"), (b'D', b"DD"), (b'D', b"dd"), (b'C', b"C")], 100).expect("whole");
         assert_eq!(entry.described().as_deref(), Some(&b"TTTDDddC"[..]));
         assert_eq!(&entry.rows()[..], b"DDddC");
+        let row = |frame: &[u8]| self::entry(&[(frame[0], frame), (b'C', b"C")], 100).expect("whole").columns();
+        assert_eq!(row(b"D\0\0\0\x06\0\x03"), Some(3));
+        assert_eq!(row(b"T\0\0\0\x06\0\x02"), Some(2));
         assert!(!entry.expired(999) && entry.expired(1000));
     }
 

@@ -9,7 +9,7 @@ use super::builtin::{HARMLESS_EXTENSION, HARMLESS_VOLATILE, SAFE_STABLE};
 use super::model::{Model, Relation, RelationKind, ViewText};
 use crate::cache::verdict::Bypass;
 use crate::cache::versions::TableOid;
-use crate::statement::{Statement, TemporalCast};
+use crate::statement::{Part, Statement, TemporalCast};
 
 /// OIDs below are PostgreSQL's own (`FirstNormalObjectId`, src/include/access/transam.h).
 const FIRST_USER_OID: u32 = 16384;
@@ -77,9 +77,9 @@ pub(super) async fn model(client: &mut Client, epoch: u64) -> Result<(Model, Str
     let transaction = builder.start().await?;
     let fingerprint = fingerprint(&transaction).await?;
     let mut model = Model { epoch, ..Model::default() };
-    functions(&transaction, &mut model).await?;
-    operators_and_casts(&transaction, &mut model).await?;
-    relations(&transaction, &mut model).await?;
+    let dangerous = functions(&transaction, &mut model).await?;
+    operators_and_casts(&transaction, &mut model, &dangerous).await?;
+    relations(&transaction, &mut model, &dangerous).await?;
     edges(&transaction, &mut model).await?;
     expressions(&transaction, &mut model).await?;
     views(&transaction, &mut model).await?;
@@ -87,19 +87,14 @@ pub(super) async fn model(client: &mut Client, epoch: u64) -> Result<(Model, Str
     Ok((model, fingerprint))
 }
 
-/// The user's functions that can write: SQL and procedural languages (12 and 13 are `internal` and `c`), and volatile ones
-/// whatever they are written in. A STABLE one can call a volatile one.
-const DANGEROUS_PROCEDURES: &str = "SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.oid >= 16384 AND (p.prolang NOT IN (12, 13) \
-     OR p.provolatile = 'v' AND p.proname <> ALL ($1) OR p.prokind IN ('a', 'p'))";
-
-async fn functions(transaction: &Transaction<'_>, model: &mut Model) -> Result<(), Error> {
+/// Judges functions by name, and returns the user's functions that can write.
+async fn functions(transaction: &Transaction<'_>, model: &mut Model) -> Result<Vec<Oid>, Error> {
     let sql = "SELECT p.proname::text, \
-         bool_or(CASE WHEN n.nspname IN ('pg_catalog', 'information_schema') THEN p.provolatile = 'v' AND p.proname <> ALL ($1) \
-                 ELSE p.prolang NOT IN (12, 13) OR p.provolatile = 'v' AND p.proname <> ALL ($2) OR p.prokind IN ('a', 'p') END), \
-         bool_or(NOT (n.nspname = 'pg_catalog' AND (p.provolatile = 'i' OR p.provolatile = 's' AND p.proname = ANY ($3)))), \
+         bool_or(n.nspname IN ('pg_catalog', 'information_schema') AND p.provolatile = 'v' AND p.proname <> ALL ($1)), \
+         bool_or(NOT (n.nspname = 'pg_catalog' AND (p.provolatile = 'i' OR p.provolatile = 's' AND p.proname = ANY ($2)))), \
          bool_or(n.nspname <> 'pg_catalog' AND p.pronargs = 1) \
          FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace GROUP BY 1";
-    for row in transaction.query(sql, &[&HARMLESS_VOLATILE, &HARMLESS_EXTENSION, &SAFE_STABLE]).await? {
+    for row in transaction.query(sql, &[&HARMLESS_VOLATILE, &SAFE_STABLE]).await? {
         let name = name(&row, 0)?;
         for (column, set) in
             [(1, &mut model.dangerous), (2, &mut model.unsafe_calls), (3, &mut model.attribute_functions)]
@@ -109,23 +104,59 @@ async fn functions(transaction: &Transaction<'_>, model: &mut Model) -> Result<(
             }
         }
     }
-    let sql = format!(
-        "SELECT DISTINCT t.typname::text FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_type t ON t.oid = c.contypid \
+    let dangerous = user_functions(transaction, model).await?;
+    let sql = "SELECT DISTINCT t.typname::text FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_type t ON t.oid = c.contypid \
          JOIN pg_catalog.pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_proc'::regclass \
-         WHERE d.refobjid IN ({DANGEROUS_PROCEDURES})"
-    );
-    for row in transaction.query(&sql, &[&HARMLESS_EXTENSION]).await? {
+         WHERE d.refobjid = ANY ($1)";
+    for row in transaction.query(sql, &[&dangerous]).await? {
         model.dangerous.insert(name(&row, 0)?);
     }
-    Ok(())
+    Ok(dangerous)
 }
 
-async fn operators_and_casts(transaction: &Transaction<'_>, model: &mut Model) -> Result<(), Error> {
-    let sql = "SELECT o.oprname::text, bool_or(p.prolang NOT IN (12, 13) OR p.provolatile = 'v'), \
+/// A volatile function of the user's can write. One that is not cannot itself (PostgreSQL runs its statements read-only), but
+/// it can call a volatile one: its body is searched for names of such, and what cannot be searched counts as one.
+async fn user_functions(transaction: &Transaction<'_>, model: &mut Model) -> Result<Vec<Oid>, Error> {
+    let sql = "SELECT p.oid, p.proname::text, \
+         p.provolatile = 'v' AND NOT (p.prolang IN (12, 13) AND p.proname = ANY ($1)) OR p.prokind IN ('a', 'p') \
+             OR l.lanname NOT IN ('internal', 'c', 'sql', 'plpgsql'), \
+         CASE WHEN l.lanname IN ('sql', 'plpgsql') THEN coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc) END \
+         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang \
+         JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
+         WHERE p.oid >= 16384 AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
+    let mut dangerous = Vec::new();
+    let mut bodies = Vec::new();
+    for row in transaction.query(sql, &[&HARMLESS_EXTENSION]).await? {
+        let (oid, name, body) = (row.try_get::<_, Oid>(0)?, name(&row, 1)?, row.try_get::<_, Option<String>>(3)?);
+        if row.try_get(2)? {
+            dangerous.push(oid);
+            model.dangerous.insert(name);
+        } else if let Some(body) = body {
+            bodies.push((oid, name, Statement::analyse(body.as_bytes())));
+        }
+    }
+    loop {
+        let before = bodies.len();
+        bodies.retain(|(oid, name, body)| {
+            let writes = body.parts.iter().any(|part| disturbs(model, part) || part.names("execute"));
+            if writes {
+                dangerous.push(*oid);
+                model.dangerous.insert(name.clone());
+            }
+            !writes
+        });
+        if bodies.len() == before {
+            return Ok(dangerous);
+        }
+    }
+}
+
+async fn operators_and_casts(transaction: &Transaction<'_>, model: &mut Model, dangerous: &[Oid]) -> Result<(), Error> {
+    let sql = "SELECT o.oprname::text, bool_or(p.oid = ANY ($1)), \
          bool_or(p.prolang NOT IN (12, 13) OR p.provolatile <> 'i') \
          FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode \
          WHERE o.oprnamespace <> 'pg_catalog'::regnamespace GROUP BY 1";
-    for row in transaction.query(sql, &[]).await? {
+    for row in transaction.query(sql, &[&dangerous]).await? {
         let name = name(&row, 0)?;
         if row.try_get(1)? {
             model.dangerous_operators.insert(name.clone());
@@ -142,14 +173,13 @@ async fn operators_and_casts(transaction: &Transaction<'_>, model: &mut Model) -
     Ok(())
 }
 
-async fn relations(transaction: &Transaction<'_>, model: &mut Model) -> Result<(), Error> {
-    let sql = format!(
-        "WITH procedures AS ({DANGEROUS_PROCEDURES}), domains AS ( \
+async fn relations(transaction: &Transaction<'_>, model: &mut Model, dangerous: &[Oid]) -> Result<(), Error> {
+    let sql = "WITH domains AS ( \
              SELECT c.contypid AS oid FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_depend d \
              ON d.classid = 'pg_constraint'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_proc'::regclass \
-             WHERE c.contypid <> 0 AND d.refobjid IN (SELECT oid FROM procedures)), \
+             WHERE c.contypid <> 0 AND d.refobjid = ANY ($1)), \
          depends AS (SELECT d.classid, d.objid FROM pg_catalog.pg_depend d \
-             WHERE d.refclassid = 'pg_proc'::regclass AND d.refobjid IN (SELECT oid FROM procedures)), \
+             WHERE d.refclassid = 'pg_proc'::regclass AND d.refobjid = ANY ($1)), \
          opaque AS ( \
              SELECT tgrelid AS oid FROM pg_catalog.pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'D' \
              UNION SELECT ev_class FROM pg_catalog.pg_rewrite WHERE ev_type <> '1' \
@@ -162,9 +192,8 @@ async fn relations(transaction: &Transaction<'_>, model: &mut Model) -> Result<(
          SELECT c.oid, c.relkind, c.relrowsecurity, c.oid IN (SELECT oid FROM opaque) \
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't' AND c.oid >= 16384 \
-         AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_toast'"
-    );
-    for row in transaction.query(&sql, &[&HARMLESS_EXTENSION]).await? {
+         AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_toast'";
+    for row in transaction.query(sql, &[&dangerous]).await? {
         let kind = match row.try_get::<_, i8>(1)? as u8 {
             b'r' | b'p' | b'm' => RelationKind::Table,
             b'v' => RelationKind::View,
@@ -200,10 +229,10 @@ async fn expressions(transaction: &Transaction<'_>, model: &mut Model) -> Result
          AND pg_catalog.pg_get_expr(adbin, adrelid) !~ '^(nextval\\(''[^()]*''::regclass\\)|now\\(\\))$'";
     for row in transaction.query(sql, &[]).await? {
         let (oid, text) = (oid(&row, 0)?, row.try_get::<_, String>(1)?);
-        if expression_may_write(model, &text) {
-            if let Some(relation) = model.relations.get_mut(&oid) {
-                relation.opaque = true;
-            }
+        if expression_may_write(model, &text)
+            && let Some(relation) = model.relations.get_mut(&oid)
+        {
+            relation.opaque = true;
         }
     }
     let sql = "SELECT p.polrelid, c.relname::text, concat_ws(' AND ', pg_catalog.pg_get_expr(p.polqual, p.polrelid), \
@@ -222,7 +251,12 @@ async fn expressions(transaction: &Transaction<'_>, model: &mut Model) -> Result
 
 fn expression_may_write(model: &Model, text: &str) -> bool {
     let statement = Statement::analyse(format!("SELECT {text}").as_bytes());
-    statement.parts.len() != 1 || statement.parts.iter().any(|part| model.may_write(part))
+    statement.parts.len() != 1 || statement.parts.iter().any(|part| disturbs(model, part))
+}
+
+/// Whether this text, inside a view or a function, can write or change settings unseen.
+fn disturbs(model: &Model, part: &Part) -> bool {
+    model.may_write(part) || part.names("set_config")
 }
 
 /// Judges each view by its text; a view that uses a dangerous one is dangerous itself.
@@ -238,7 +272,7 @@ async fn views(transaction: &Transaction<'_>, model: &mut Model) -> Result<(), E
     loop {
         let before = model.dangerous.len();
         for (_, name, statement) in &texts {
-            if statement.parts.len() != 1 || statement.parts.iter().any(|part| model.may_write(part)) {
+            if statement.parts.len() != 1 || statement.parts.iter().any(|part| disturbs(model, part)) {
                 model.dangerous.insert(name.clone());
             }
         }

@@ -141,7 +141,7 @@ impl Model {
         if self.user_casts || self.names_operator(&self.unsafe_operators, part) {
             return Some(Bypass::Operator);
         }
-        part.facts.temporal_casts.iter().any(|cast| *cast == TemporalCast::Unsafe).then_some(Bypass::TemporalCast)
+        part.facts.temporal_casts.contains(&TemporalCast::Unsafe).then_some(Bypass::TemporalCast)
     }
 
     /// The tables that a write to `targets` may write, or `None` if that cannot be said.

@@ -129,6 +129,10 @@ impl Effects {
             Class::Discard(_) => none,
             Class::Session(SessionCommand::Deallocate) => Self { deallocates: true, ..none },
             Class::Session(SessionCommand::Load) => Self { settings: Settings::Unknown, ..none },
+            // It moves rows: what a read by ctid has found is elsewhere.
+            Class::Maintenance if part.names("full") || part.names("cluster") => {
+                Self { writes: WriteSet::Everything, ..none }
+            }
             Class::Session(_) | Class::Maintenance | Class::Replication => none,
             Class::Truncate | Class::RefreshMaterializedView => Self::runs_code(class),
             Class::Ddl => {

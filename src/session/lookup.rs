@@ -26,8 +26,9 @@ pub struct ReadRequest {
     pub tail: [u8; 32],
     /// A RowDescription is part of the answer.
     pub described: bool,
-    /// How many result formats were listed; more than one must match the result's width.
-    pub listed_formats: usize,
+    /// How many result formats were listed, if they are all the same: the key takes them for one, and more than one must match
+    /// the result's width.
+    pub equal_formats: usize,
     /// A parameter holds a word like 'now'.
     pub special_time_parameter: bool,
 }
@@ -53,8 +54,9 @@ pub struct Fill {
 pub enum Basis {
     /// The statement is known to be cacheable.
     Known { key: CacheKey, dependencies: Dependencies, _lead: Lead },
-    /// It has to be analysed first, which is done after its answer.
-    Tentative { quiet: Quiet },
+    /// It has to be analysed first, which is done after its answer. `None` if something was being written: then it is only
+    /// analysed.
+    Tentative { quiet: Option<Quiet> },
 }
 
 impl std::fmt::Debug for Fill {
@@ -172,7 +174,7 @@ impl Session {
     }
 
     fn tentative(&self, request: &ReadRequest, text: &[u8]) -> Option<Fill> {
-        let quiet = self.visit.database().versions.quiet()?;
+        let quiet = self.visit.database().versions.quiet();
         // Jobs run between transactions only.
         (self.block.status() == Status::Idle).then(|| self.fill(request, text, Basis::Tentative { quiet }))
     }
@@ -200,7 +202,7 @@ impl Session {
                     return;
                 }
                 let versions = &database.versions;
-                let Some(dependencies) = versions.observe_since(quiet, tables) else { return };
+                let Some(dependencies) = quiet.and_then(|quiet| versions.observe_since(quiet, tables)) else { return };
                 (fill.request.key(context), dependencies)
             }
         };
@@ -231,11 +233,6 @@ impl Session {
 
 /// Whether the entry can answer the request as PostgreSQL would.
 fn fits(request: &ReadRequest, entry: &Entry) -> bool {
-    let columns = || {
-        let frames = entry.described()?;
-        crate::wire::message::backend::column_count(frames.get(5..entry.description_end())?).ok()
-    };
     (!request.described || entry.described().is_some())
-        && (request.listed_formats <= 1
-            || columns().is_some_and(|columns| usize::from(columns) == request.listed_formats))
+        && (request.equal_formats <= 1 || entry.columns().is_some_and(|columns| columns == request.equal_formats))
 }

@@ -93,7 +93,8 @@ impl Session {
                 self.request_needed = bytes;
                 Ok(false)
             }
-            Taken::Waits => Ok(false),
+            // Once more around, to poll what is awaited.
+            Taken::Waits => Ok(true),
             Taken::Relayed(length) => {
                 self.forward(length);
                 Ok(true)
@@ -168,7 +169,7 @@ impl Session {
                 bind.hash_result_formats(hasher);
             }),
             described,
-            listed_formats: bind.result_formats.len(),
+            equal_formats: bind.result_formats.number_if_equal(),
             special_time_parameter: bind.parameters_contain_special_time_word(),
         };
         Some(Batch { parse, prepared, request, length: frames.at })
@@ -270,7 +271,7 @@ impl Session {
                 types: Vec::new(),
                 tail: ReadRequest::tail(&statement, &[], simple_query_formats),
                 described: true,
-                listed_formats: 0,
+                equal_formats: 0,
                 special_time_parameter: false,
             };
             let may_wait = !std::mem::take(&mut self.has_waited);

@@ -197,7 +197,7 @@ impl Frames {
             UpstreamSecret::Scram(keys) => ClientSecret::Keys(keys),
             _ => return Err(LoginError::NoSecret("SCRAM-SHA-256")),
         };
-        let client = Client::new();
+        let client = Client::default();
         let first = client.first_message();
         let mut message = [scram::MECHANISM.as_bytes(), &[0]].concat();
         message.extend_from_slice(&(first.len() as u32).to_be_bytes());

@@ -162,8 +162,8 @@ fn is_quiet(stream: &Stream) -> bool {
     match stream {
         Stream::Tcp(tcp) => peek(tcp.into()),
         Stream::Unix(unix) => peek(unix.into()),
-        Stream::FromClient(tls) => is_quiet(&tls.get_ref().0),
-        Stream::ToUpstream(tls) => is_quiet(&tls.get_ref().0),
+        Stream::FromClient(tls) => is_quiet(tls.get_ref().0),
+        Stream::ToUpstream(tls) => is_quiet(tls.get_ref().0),
     }
 }
 

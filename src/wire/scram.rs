@@ -66,9 +66,9 @@ impl Verifier {
         })
     }
 
-    /// The verifier of a plain password, with a salt of its own.
-    pub fn of_password(password: &str) -> Self {
-        let salt = rand::random::<[u8; 16]>().to_vec();
+    /// The verifier of a user's plain password. Its salt is always the same for one user and `secret`, as a stored one's is.
+    pub fn of_password(user: &str, password: &str, secret: &Key) -> Self {
+        let salt = hmac(secret, user.as_bytes())[..16].to_vec();
         let keys = ScramKeys::of_password(password, &salt, ITERATIONS);
         Self { iterations: ITERATIONS, stored_key: sha256(&keys.client_key), server_key: keys.server_key, salt }
     }
@@ -188,11 +188,13 @@ pub struct Expectation {
     server_signature: Key,
 }
 
-impl Client {
-    pub fn new() -> Self {
+impl Default for Client {
+    fn default() -> Self {
         Self { nonce: BASE64.encode(rand::random::<[u8; 18]>()) }
     }
+}
 
+impl Client {
     pub fn first_message(&self) -> String {
         // The server takes the user from the start-up packet.
         format!("n,,n=,r={}", self.nonce)

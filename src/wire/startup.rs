@@ -123,7 +123,7 @@ impl StartupMessage {
 
     /// The database, which is the user's name if none is given.
     pub fn database(&self) -> &[u8] {
-        self.get("database").filter(|name| !name.is_empty()).map_or_else(|| self.user(), |name| name)
+        self.get("database").filter(|name| !name.is_empty()).map_or_else(|| self.user(), AsRef::as_ref)
     }
 
     /// A physical or logical replication connection.

@@ -89,7 +89,7 @@ impl UserSource {
             }
             (AuthMode::Scram | AuthMode::Md5, Some(Secret::Scram(verifier))) => exchange.scram(user, verifier).await?,
             (AuthMode::Scram, Some(Secret::Plain(password))) => {
-                exchange.scram(user, Verifier::of_password(&password)).await?;
+                exchange.scram(user, Verifier::of_password(user, &password, &self.mock)).await?;
                 UpstreamSecret::Password(password)
             }
             // An md5 hash is no use for SCRAM; nobody knows this user: it goes on as if there were a password.

@@ -35,7 +35,7 @@ async fn driver(mut client: UnixStream, secret: &'static str) {
                 password(&mut client, answer.as_bytes()).await;
             }
             10 => {
-                let exchange = Client::new();
+                let exchange = Client::default();
                 let first = exchange.first_message();
                 let mut out = b"SCRAM-SHA-256\0".to_vec();
                 out.extend_from_slice(&(first.len() as u32).to_be_bytes());

@@ -1,9 +1,9 @@
 //! Auth mode `relay`: authentication messages pass between the client and an upstream connection of its own.
 //!
-//! It works with every method of the upstream but one: where both sides use TLS, SCRAM with channel binding would bind the
-//! client to the proxy's certificate, so `SCRAM-SHA-256-PLUS` is taken from the list that the upstream offers. A client that
-//! would have been able to use it notices (its gs2 header says so), and the upstream refuses: such clients set
-//! `channel_binding=disable`, or the upstream connection goes without TLS.
+//! It works with every method of the upstream but one: SCRAM with channel binding would bind the client to the proxy's
+//! certificate, so `SCRAM-SHA-256-PLUS` is taken from the list that the upstream offers (libpq would also refuse the offer on a
+//! connection without TLS). With TLS on both sides, a client that would have been able to use it says so in its gs2 header, and
+//! the upstream takes that for an attack: such clients set `channel_binding=disable`, or the proxy goes upstream without TLS.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
@@ -43,7 +43,6 @@ impl RelayError {
 /// Logs a client in upstream with its own start-up packet and its own answers. AuthenticationOk is passed on; what follows up to
 /// ReadyForQuery is kept for the session to tell.
 pub async fn relay(client: &mut Stream, upstream: Stream, startup: &[u8]) -> Result<Connection, RelayError> {
-    let both_tls = client.is_tls() && upstream.is_tls();
     let mut frames = Frames::new(upstream);
     frames.stream.write_all(startup).await.map_err(LoginError::Io)?;
     frames.stream.flush().await.map_err(LoginError::Io)?;
@@ -59,7 +58,7 @@ pub async fn relay(client: &mut Stream, upstream: Stream, startup: &[u8]) -> Res
                     }
                     // SASLFinal wants no answer.
                     Some(12) => tell(client, &frame).await?,
-                    Some(10) if both_tls => {
+                    Some(10) => {
                         tell(client, &without_channel_binding(&frame)).await?;
                         answer(client, &mut frames).await?;
                     }

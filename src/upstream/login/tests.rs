@@ -81,9 +81,9 @@ async fn md5_and_clear_passwords_are_answered() {
 
 #[tokio::test]
 async fn recovered_keys_answer_scram() {
-    let verifier = Verifier::of_password("secret");
+    let verifier = Verifier::of_password("u", "secret", &[7; 32]);
     // The keys as a client's proof gives them away.
-    let client = Client::new();
+    let client = Client::default();
     let server = Server::new(client.first_message().as_bytes(), verifier.clone()).unwrap();
     let (proof, _) = client.prove(server.first_message().as_bytes(), &ClientSecret::Password("secret")).unwrap();
     let (_, keys) = server.finish(proof.as_bytes()).unwrap();

@@ -40,6 +40,13 @@ impl<'a> Formats<'a> {
         codes.iter().map(|code| i16::from_be_bytes(*code))
     }
 
+    /// How many there are if they are all the same, else 0.
+    pub fn number_if_equal(&self) -> usize {
+        let mut codes = self.iter();
+        let first = codes.next();
+        if codes.all(|code| Some(code) == first) { self.len() } else { 0 }
+    }
+
     /// The format of the value at `index` (from 0).
     fn of(&self, index: usize) -> i16 {
         let index = if self.len() == 1 { 0 } else { index };

@@ -23,7 +23,7 @@ fn the_rfcs_example_holds() {
 }
 
 fn exchange(verifier: Verifier, secret: &ClientSecret<'_>) -> Result<ScramKeys, ScramError> {
-    let client = Client::new();
+    let client = Client::default();
     let server = Server::new(client.first_message().as_bytes(), verifier)?;
     let (proof, expectation) = client.prove(server.first_message().as_bytes(), secret)?;
     let (last, keys) = server.finish(proof.as_bytes())?;
@@ -33,7 +33,7 @@ fn exchange(verifier: Verifier, secret: &ClientSecret<'_>) -> Result<ScramKeys, 
 
 #[test]
 fn recovered_keys_log_in_again_and_a_wrong_password_does_not() {
-    let verifier = Verifier::of_password("secret");
+    let verifier = Verifier::of_password("u", "secret", &[7; 32]);
     let keys = exchange(verifier.clone(), &ClientSecret::Password("secret")).unwrap();
     exchange(verifier.clone(), &ClientSecret::Keys(&keys)).unwrap();
     assert_eq!(exchange(verifier, &ClientSecret::Password("Secret")), Err(ScramError::Proof));
@@ -48,17 +48,17 @@ fn nobody_is_a_mock_user() {
 
 #[test]
 fn channel_binding_and_a_stranger_nonce_are_refused() {
-    let new = |first: &[u8]| Server::new(first, Verifier::of_password("x")).err();
+    let new = |first: &[u8]| Server::new(first, Verifier::of_password("u", "x", &[7; 32])).err();
     assert_eq!(new(b"p=tls-server-end-point,,n=,r=abc"), Some(ScramError::ChannelBinding));
     assert_eq!(new(b"n,a=x,n=,r=abc"), Some(ScramError::Malformed));
-    let server = Server::new(b"n,,n=,r=abc", Verifier::of_password("x")).unwrap();
+    let server = Server::new(b"n,,n=,r=abc", Verifier::of_password("u", "x", &[7; 32])).unwrap();
     assert_eq!(server.finish(b"c=biws,r=abc,p=AAAA").err(), Some(ScramError::Nonce));
 }
 
 #[test]
 fn a_server_that_does_not_know_the_password_is_found_out() {
-    let client = Client::new();
-    let verifier = Verifier { server_key: [0; 32], ..Verifier::of_password("x") };
+    let client = Client::default();
+    let verifier = Verifier { server_key: [0; 32], ..Verifier::of_password("u", "x", &[7; 32]) };
     let server = Server::new(client.first_message().as_bytes(), verifier).unwrap();
     let (proof, expectation) = client.prove(server.first_message().as_bytes(), &ClientSecret::Password("x")).unwrap();
     let (last, _) = server.finish(proof.as_bytes()).unwrap();
@@ -67,7 +67,7 @@ fn a_server_that_does_not_know_the_password_is_found_out() {
 
 #[test]
 fn a_verifier_is_read_as_postgresql_writes_it() {
-    let verifier = Verifier::of_password("x");
+    let verifier = Verifier::of_password("u", "x", &[7; 32]);
     let encode = |bytes: &[u8]| BASE64.encode(bytes);
     let text = format!(
         "SCRAM-SHA-256$4096:{}${}:{}",
@@ -88,7 +88,7 @@ proptest! {
             if let Ok(server) = Server::new(first, Verifier::mock("u", &[1; 32])) {
                 let _ = server.finish(last.as_bytes());
             }
-            let _ = Client::new().prove(first, &ClientSecret::Password("x"));
+            let _ = Client::default().prove(first, &ClientSecret::Password("x"));
         }
         let _ = Verifier::parse(&last);
         let _ = Expectation { server_signature: [0; 32] }.check(&raw);
