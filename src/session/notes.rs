@@ -70,10 +70,13 @@ impl Session {
         let Judged { effects, classified } = judged;
         span.add(&effects, statement);
         let Some(classified) = classified else { return };
-        let certainly_inside = self.block.status() == Status::InBlock
-            && !self.pipeline.has_spans()
-            && span.transaction == Transaction::Kept;
-        let timing = if certainly_inside { Timing::InsideBlock } else { Timing::MayCommit };
+        let inside = match span.transaction {
+            Transaction::Kept | Transaction::Changed => self.block.status() == Status::InBlock,
+            // What runs in one request with BEGIN, before or after it, is committed with the block.
+            Transaction::Begins { .. } => true,
+            Transaction::Ends => false,
+        };
+        let timing = if inside && !self.pipeline.has_spans() { Timing::InsideBlock } else { Timing::MayCommit };
         if !span.covers(&effects, timing, classified.epoch) {
             let versions = &self.visit.database().versions;
             let marked = self.block.write(versions, &effects.writes, effects.doubts_catalog, timing, classified.epoch);

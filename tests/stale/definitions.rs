@@ -54,10 +54,18 @@ async fn a_new_table_that_comes_first_in_the_search_path_is_the_one_that_is_read
 
 #[tokio::test]
 async fn a_function_that_is_replaced_answers_as_its_new_body_says() {
-    given(&format!("{TABLE}; CREATE FUNCTION f(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + 1'"))
-        .read("SELECT f(v) FROM t")
-        .write(&["CREATE OR REPLACE FUNCTION f(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + 2'"])
-        .await;
+    // Not cached: that a function of the user's is immutable is only what its author says.
+    let function = |body: &str| {
+        format!("CREATE OR REPLACE FUNCTION f(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + {body}'")
+    };
+    let stage = Stage::setup(&format!("{TABLE}; {}", function("1"))).await;
+    let (reader, writer) = (stage.client().await, stage.client().await);
+    let read = "SELECT f(v) FROM t WHERE id = 1";
+    for _ in 0..3 {
+        assert_eq!(reader.one(read).await, "2");
+    }
+    writer.run(&function("2")).await;
+    assert_eq!(reader.one(read).await, "3");
 }
 
 #[tokio::test]

@@ -54,7 +54,10 @@ pub async fn relay(client: &mut Stream, upstream: Stream, startup: &[u8]) -> Res
                 match code.map(|code| u32::from_be_bytes(*code)) {
                     Some(0) => {
                         tell(client, &frame).await?;
-                        return Ok(frames.welcome(None).await?);
+                        return match frames.welcome(None).await {
+                            Err(LoginError::Refused { frame }) => refuse(client, &frame).await,
+                            welcome => Ok(welcome?),
+                        };
                     }
                     // SASLFinal wants no answer.
                     Some(12) => tell(client, &frame).await?,
@@ -70,15 +73,18 @@ pub async fn relay(client: &mut Stream, upstream: Stream, startup: &[u8]) -> Res
                 }
             }
             backend::NEGOTIATE_PROTOCOL_VERSION | backend::NOTICE_RESPONSE => tell(client, &frame).await?,
-            backend::ERROR_RESPONSE => {
-                tell(client, &frame).await?;
-                // Whatever keeps the client from reading it is its own.
-                let _ = client.shutdown().await;
-                return Err(RelayError::Refused);
-            }
+            backend::ERROR_RESPONSE => return refuse(client, &frame).await,
             _ => return Err(LoginError::Protocol("an unexpected message before authentication").into()),
         }
     }
+}
+
+/// Passes the upstream's last words on.
+async fn refuse(client: &mut Stream, frame: &[u8]) -> Result<Connection, RelayError> {
+    tell(client, frame).await?;
+    // Whatever keeps the client from reading it is its own.
+    let _ = client.shutdown().await;
+    Err(RelayError::Refused)
 }
 
 async fn tell(client: &mut Stream, frame: &[u8]) -> Result<(), RelayError> {
