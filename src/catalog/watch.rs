@@ -33,6 +33,9 @@ pub trait Control: Send + Sync + 'static {
     /// Interval of the look at the catalogue's fingerprint.
     fn refresh(&self) -> Duration;
 
+    /// A look at the catalogue took so long.
+    fn looked(&self, took: Duration);
+
     /// The control connection to `database` works, or does not and why.
     fn report(&self, database: &str, state: Result<(), &str>);
 }
@@ -89,6 +92,7 @@ async fn attend(database: &Database, mut client: Client, control: &impl Control)
                 }
                 looked => looked?,
             }
+            control.looked(started.elapsed());
             next_look = started + control.refresh();
             pause_until = Instant::now() + started.elapsed() * PAUSE;
         }

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
@@ -18,6 +18,8 @@ use unix::SocketFile;
 
 /// Connections that the kernel holds until we accept them; it may hold fewer (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
+/// Silence of a client after which the kernel asks whether it is still there.
+const CLIENT_SILENCE: Duration = Duration::from_secs(60);
 
 /// Pause after the process or the machine has run out of something: the same error would come back at once.
 const EXHAUSTED: Duration = Duration::from_millis(100);
@@ -144,6 +146,8 @@ async fn accept_tcp(listener: TcpListener, on_accept: impl Fn(Accepted)) {
         let accepted = listener.accept().await.and_then(|(stream, peer)| {
             // A message is written when it is whole; waiting for more would only delay it.
             stream.set_nodelay(true)?;
+            // A client whose machine is gone must not hold its place and its upstream connection for ever.
+            SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(CLIENT_SILENCE))?;
             Ok(Accepted::Tcp(stream.into_std()?, peer))
         });
         match accepted {

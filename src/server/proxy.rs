@@ -38,7 +38,12 @@ impl Proxy {
         let config = &server.config;
         let target = Arc::new(Target::new(&config.upstream)?);
         let current = Arc::new(ArcSwap::from(config.clone()));
-        let control = ControlPlane::new(target.clone(), current.clone(), server.health.register("catalog"));
+        let control = ControlPlane::new(
+            target.clone(),
+            current.clone(),
+            server.health.register("catalog"),
+            server.metrics.clone(),
+        );
         tokio::spawn(probe(target.clone(), server.health.register("upstream")));
         let shared = Arc::new(Shared {
             metrics: server.metrics.clone(),
@@ -62,6 +67,7 @@ impl Proxy {
             control: Arc::new(control),
             runtime: Handle::current(),
             shutting_down: AtomicBool::new(false),
+            caching: config.cache.enabled,
             config: current,
             target,
         });

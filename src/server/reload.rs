@@ -6,13 +6,30 @@ use crate::config::{Config, Sources, changes};
 use crate::telemetry::log::LogHandle;
 
 /// Keys that are read once, at the start.
+///
+/// `cache.enabled` is among them because writes must be followed by all sessions or by none.
 const NEEDS_RESTART: &[&str] = &[
+    "cache.enabled",
+    "cache.eviction_strategy",
+    "cache.max_entries",
+    "cache.max_memory_mb",
     "log.format",
+    "pool.idle_timeout_secs",
+    "pool.max_upstream_connections",
     "server.http",
     "server.listen",
     "server.unix_socket_dir",
     "server.unix_socket_mode",
     "server.worker_threads",
+    "tls.mode",
+    "upstream.connect_timeout_secs",
+    "upstream.host",
+    "upstream.keepalive_secs",
+    "upstream.port",
+    "upstream.sslcert",
+    "upstream.sslkey",
+    "upstream.sslmode",
+    "upstream.sslrootcert",
 ];
 
 /// The configuration as it is now, or `None`, with the reason logged, if that is not valid: then the old one stays.
@@ -45,18 +62,33 @@ pub(super) fn reload(old: &Config, sources: &Sources, log: &LogHandle) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{LogFormat, changes};
+    use crate::config::{EvictionStrategy, LogFormat, TlsMode, changes};
     use crate::telemetry::log;
 
     #[test]
     fn the_keys_that_need_a_restart_exist() {
         let mut other = Config::default();
+        other.cache.enabled = false;
+        other.cache.eviction_strategy = EvictionStrategy::Lru;
+        other.cache.max_entries = 7;
+        other.cache.max_memory_mb = 7;
         other.log.format = LogFormat::Json;
+        other.pool.idle_timeout_secs = 7;
+        other.pool.max_upstream_connections = 7;
         other.server.http = "x".into();
         other.server.listen = vec!["x".into()];
         other.server.unix_socket_dir = "x".into();
         other.server.unix_socket_mode = "x".into();
         other.server.worker_threads = 7;
+        other.tls.mode = TlsMode::Require;
+        other.upstream.connect_timeout_secs = 7;
+        other.upstream.host = "x".into();
+        other.upstream.keepalive_secs = 7;
+        other.upstream.port = 7;
+        other.upstream.sslcert = "x".into();
+        other.upstream.sslkey = "x".into();
+        other.upstream.sslmode = TlsMode::Require;
+        other.upstream.sslrootcert = "x".into();
         let changed: Vec<String> = changes(&Config::default(), &other).into_iter().map(|change| change.key).collect();
         assert_eq!(changed, NEEDS_RESTART);
     }
@@ -68,8 +100,8 @@ mod tests {
         let (_, log) = log::subscriber(&Config::default().log, std::io::sink, false).unwrap();
         let old = Config::default();
 
-        std::fs::write(file.path(), "[cache]\nmax_entries = 7").unwrap();
-        assert_eq!(reload(&old, &sources, &log).unwrap().cache.max_entries, 7);
+        std::fs::write(file.path(), "[cache]\ndefault_ttl_secs = 7").unwrap();
+        assert_eq!(reload(&old, &sources, &log).unwrap().cache.default_ttl_secs, 7);
         std::fs::write(file.path(), "[cache]\nmax_entries = \"lots\"").unwrap();
         assert!(reload(&old, &sources, &log).is_none());
         std::fs::remove_file(file.path()).unwrap();

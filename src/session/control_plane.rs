@@ -10,20 +10,27 @@ use tokio_postgres::{Client, NoTls};
 use crate::catalog::watch::Control;
 use crate::config::Config;
 use crate::telemetry::health::{Component, Status};
+use crate::telemetry::metrics::{Metrics, Operation};
 use crate::upstream::open::{self, Target};
 
 pub struct ControlPlane {
     target: Arc<Target>,
     config: Arc<ArcSwap<Config>>,
     health: Arc<Component>,
+    metrics: Arc<Metrics>,
     /// The connection for `auth_query`, while it works.
     secrets: Mutex<Option<Client>>,
 }
 
 impl ControlPlane {
-    pub fn new(target: Arc<Target>, config: Arc<ArcSwap<Config>>, health: Arc<Component>) -> Self {
+    pub fn new(
+        target: Arc<Target>,
+        config: Arc<ArcSwap<Config>>,
+        health: Arc<Component>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         health.set(Status::Healthy, "no database in use");
-        Self { target, config, health, secrets: Mutex::new(None) }
+        Self { target, config, health, metrics, secrets: Mutex::new(None) }
     }
 
     /// What `auth_query` says about a user; `None` if it does not know it.
@@ -71,6 +78,10 @@ impl Control for ControlPlane {
 
     fn refresh(&self) -> Duration {
         Duration::from_secs(self.config.load().catalog.refresh_secs)
+    }
+
+    fn looked(&self, took: Duration) {
+        self.metrics.operation_duration(Operation::CatalogRefresh).record(took.as_secs_f64());
     }
 
     fn report(&self, database: &str, state: Result<(), &str>) {

@@ -17,6 +17,7 @@ use crate::catalog::Baseline;
 use crate::catalog::analysis::{Analysis, RelationLock};
 use crate::catalog::builtin::setting_is_relevant;
 use crate::statement::Statement;
+use crate::telemetry::metrics::Operation;
 use crate::wire::frame::{self, backend};
 use crate::wire::message::Target;
 use crate::wire::message::backend::data_row;
@@ -50,6 +51,15 @@ pub enum Job {
     Analyse(Box<Analyse>),
     /// Parse statements that were so far answered from the cache only.
     ParseUnsent,
+}
+
+impl Job {
+    pub fn operation(&self) -> Operation {
+        match self {
+            Self::ReadSettings { .. } => Operation::Resync,
+            Self::Analyse(_) | Self::ParseUnsent => Operation::Analyse,
+        }
+    }
 }
 
 #[derive(Debug)]

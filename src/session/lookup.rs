@@ -160,14 +160,14 @@ impl Session {
         let Some(dependencies) = database.versions.observe(tables) else { return Err(never(Bypass::InFlight)) };
         match self.shared.flights.board(key) {
             Turn::Lead(lead) => {
-                self.shared.metrics.cache_accesses(Access::Miss).increment(1);
+                self.count_access(Access::Miss);
                 let basis = Basis::Known { key, dependencies, _lead: lead };
                 Ok(Plan::Relay(Some(Box::new(self.fill(request, text, basis)))))
             }
             // In a block it might wait for somebody who waits for its locks.
             Turn::Follow(waiting) if may_wait && self.block.status() == Status::Idle => Ok(Plan::Wait(waiting)),
             Turn::Follow(_) => {
-                self.shared.metrics.cache_accesses(Access::Miss).increment(1);
+                self.count_access(Access::Miss);
                 Ok(Plan::Relay(None))
             }
         }
@@ -214,9 +214,17 @@ impl Session {
         }
     }
 
+    pub(super) fn count_access(&self, access: Access) {
+        if self.count_accesses {
+            self.shared.metrics.cache_accesses(access).increment(1);
+        }
+    }
+
     pub(super) fn count_bypass(&self, bypass: Bypass) {
-        self.shared.metrics.cache_accesses(Access::Bypass).increment(1);
-        self.shared.metrics.bypass(bypass as usize).increment(1);
+        self.count_access(Access::Bypass);
+        if self.count_accesses {
+            self.shared.metrics.bypass(bypass as usize).increment(1);
+        }
     }
 
     pub(super) fn count_eviction(&self, reason: Eviction, count: usize) {

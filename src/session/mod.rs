@@ -81,6 +81,8 @@ pub struct Shared {
     /// Where watchers run: it outlives every worker thread.
     pub runtime: Handle,
     pub shutting_down: AtomicBool,
+    /// The cache is on: fixed at the start, since writes must be followed by all sessions or by none.
+    pub caching: bool,
 }
 
 /// The places for clients.
@@ -185,6 +187,9 @@ struct Session {
     buffer_bytes: usize,
     max_inspect_bytes: usize,
     max_entry_bytes: usize,
+    /// Invalidate by table.
+    by_table: bool,
+    count_accesses: bool,
 }
 
 impl Session {
@@ -234,6 +239,8 @@ impl Session {
             buffer_bytes: config.server.buffer_bytes,
             max_inspect_bytes: config.server.max_inspect_bytes,
             max_entry_bytes: config.cache.max_entry_bytes,
+            by_table: config.cache.enable_table_tracking,
+            count_accesses: config.cache.enable_stats,
             shared,
         }
     }

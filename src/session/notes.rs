@@ -67,7 +67,10 @@ impl Session {
 
     /// Marks or collects what is about to be written and adds the rest of the effects to the span.
     pub(super) fn take_note(&mut self, span: &mut Span, judged: Judged, statement: Option<&Arc<Statement>>) {
-        let Judged { effects, classified } = judged;
+        let Judged { mut effects, classified } = judged;
+        if !self.by_table && !effects.writes.is_empty() {
+            effects.writes = WriteSet::Everything;
+        }
         span.add(&effects, statement);
         let Some(classified) = classified else { return };
         let inside = match span.transaction {

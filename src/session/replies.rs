@@ -177,6 +177,8 @@ impl Session {
                 }
             }
             if let Some(job) = span.job {
+                let duration = self.shared.metrics.operation_duration(job.operation());
+                duration.record(span.started.elapsed().as_secs_f64());
                 self.finished = Some(job);
             }
             if !span.own {

@@ -437,7 +437,7 @@ impl Session {
             self.replay = Some(Replay { frames, tail: Bytes::copy_from_slice(&ready) });
         }
         let metrics = &self.shared.metrics;
-        metrics.cache_accesses(Access::Hit).increment(1);
+        self.count_access(Access::Hit);
         metrics.queries(QueryClass::Read).increment(1);
         metrics.query_duration(Path::Cache).record(started.elapsed().as_secs_f64());
     }

@@ -195,10 +195,9 @@ async fn welcome(
     permit: Permit,
     key: Option<PoolKey>,
 ) -> Ready {
-    let config = shared.config.load_full();
     let database_name = String::from_utf8_lossy(startup.database()).into_owned();
     let visit = shared.databases.enter(&database_name);
-    let tracking = config.cache.enabled;
+    let tracking = shared.caching;
     if tracking {
         if visit.needs_watcher() {
             shared.runtime.spawn(watch::watch(visit.database().clone(), shared.control.clone()));
