@@ -332,7 +332,6 @@ impl Session {
                 pid,
                 secret,
                 notices: Vec::new(),
-                negotiate: None,
             };
             shared.pool.give_back(connection, key, permit).await;
             return;

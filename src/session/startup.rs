@@ -66,7 +66,7 @@ async fn begin(shared: &Arc<Shared>, stream: Stream, seated: bool) -> Result<Rea
         }
         NegotiateError::Refused(stream, error) => Refusal::Told(stream, error),
     })?;
-    let startup = match packet {
+    let mut startup = match packet {
         FirstPacket::Startup(startup) => startup,
         FirstPacket::Cancel { pid, secret } => {
             if let Some(control) = shared.sessions.find(pid, &secret) {
@@ -87,9 +87,12 @@ async fn begin(shared: &Arc<Shared>, stream: Stream, seated: bool) -> Result<Rea
     }
     let config = shared.config.load_full();
     let wait = Duration::from_secs(config.pool.wait_timeout_secs);
+    let relayed = config.auth.mode == AuthMode::Relay;
+    // Before its authentication a client must know what it cannot have; in mode relay the upstream says so itself.
+    let declined = if relayed { None } else { startup.decline_extensions() };
     let login = Login { shared, startup: &startup, wait };
     let (stream, connection, permit, key) =
-        if config.auth.mode == AuthMode::Relay { login.relayed(stream).await? } else { login.own(stream).await? };
+        if relayed { login.relayed(stream).await? } else { login.own(stream, declined).await? };
     Ok(welcome(shared, stream, &startup, connection, permit, key).await)
 }
 
@@ -120,7 +123,12 @@ impl Login<'_> {
     }
 
     /// The proxy authenticates the client and logs in upstream with what it has learnt.
-    async fn own(&self, mut stream: Stream) -> Result<LoggedIn, Refusal> {
+    async fn own(&self, mut stream: Stream, declined: Option<BytesMut>) -> Result<LoggedIn, Refusal> {
+        if let Some(declined) = declined
+            && stream.write_all(&declined).await.is_err()
+        {
+            return Err(Refusal::Silent);
+        }
         let config = self.shared.config.load_full();
         let Ok(user) = std::str::from_utf8(self.startup.user()) else {
             let error = ErrorResponse::fatal(sqlstate::INVALID_AUTHORIZATION, "the user name is not UTF-8");
@@ -208,11 +216,6 @@ async fn welcome(
 
     let mut context = Context::new(startup.database(), startup.user());
     let mut client = Side::new(stream, BytesMut::new());
-    if let Some(negotiate) = &connection.negotiate
-        && key.is_some()
-    {
-        client.output.extend_from_slice(negotiate);
-    }
     for (name, value) in &connection.parameters {
         context.report(name, value);
         startup::put_parameter_status(&mut client.output, name, value);

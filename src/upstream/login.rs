@@ -46,8 +46,6 @@ pub struct Connection {
     pub secret: Bytes,
     /// NoticeResponse frames that came during the start-up.
     pub notices: Vec<Bytes>,
-    /// The NegotiateProtocolVersion frame, if there was one.
-    pub negotiate: Option<Bytes>,
 }
 
 #[derive(Debug, Error)]
@@ -100,18 +98,16 @@ pub async fn login(
     frames.stream.write_all_buf(&mut out).await?;
     frames.stream.flush().await?;
     let user = parameters.iter().rev().find(|(name, _)| name == "user").map_or(&[][..], |(_, user)| user);
-    let mut negotiate = None;
     loop {
         let (tag, frame) = frames.next().await?;
         match tag {
-            backend::NEGOTIATE_PROTOCOL_VERSION => negotiate = Some(frame),
             backend::AUTHENTICATION => {
                 let mut body = frame.slice(HEADER_BYTES..);
                 if body.len() < 4 {
                     return Err(LoginError::Protocol("a short authentication request"));
                 }
                 match body.get_u32() {
-                    0 => return frames.welcome(negotiate).await,
+                    0 => return frames.welcome().await,
                     3 => frames.send_password(clear_password(secret)?.as_bytes()).await?,
                     5 => {
                         let salt = *body.first_chunk::<4>().ok_or(LoginError::Protocol("a short md5 salt"))?;
@@ -222,7 +218,7 @@ impl Frames {
     }
 
     /// After AuthenticationOk: everything up to the first ReadyForQuery.
-    async fn welcome(mut self, mut negotiate: Option<Bytes>) -> Result<Connection, LoginError> {
+    async fn welcome(mut self) -> Result<Connection, LoginError> {
         let (mut parameters, mut notices, mut key) = (Vec::new(), Vec::new(), (0, Bytes::new()));
         let mut bytes = 0;
         loop {
@@ -244,12 +240,11 @@ impl Frames {
                     key = (pid, body.slice_ref(secret));
                 }
                 backend::NOTICE_RESPONSE => notices.push(frame),
-                backend::NEGOTIATE_PROTOCOL_VERSION => negotiate = Some(frame),
                 backend::ERROR_RESPONSE => return Err(LoginError::Refused { frame }),
                 backend::READY_FOR_QUERY => {
                     let (pid, secret) = key;
                     let Self { stream, buffer } = self;
-                    return Ok(Connection { stream, buffer, parameters, pid, secret, notices, negotiate });
+                    return Ok(Connection { stream, buffer, parameters, pid, secret, notices });
                 }
                 _ => return Err(LoginError::Protocol("an unexpected message during the start-up")),
             }

@@ -1,6 +1,6 @@
 //! The packets before authentication, which have no type byte, and the few messages up to the first ReadyForQuery.
 //!
-//! Lengths are checked before anything is allocated: PostgreSQL accepts at most 10,000 bytes here
+//! Lengths are checked before anything is allocated: PostgreSQL accepts at most 10,000 bytes behind the length field
 //! (`MAX_STARTUP_PACKET_LENGTH`, src/include/libpq/pqcomm.h).
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -10,7 +10,7 @@ use super::error::{ErrorResponse, sqlstate};
 use super::frame::backend;
 
 /// The longest packet accepted before authentication, its length field included.
-pub const MAX_PACKET: usize = 10_000;
+pub const MAX_PACKET: usize = 10_004;
 
 const CANCEL_REQUEST: u32 = 80_877_102;
 const SSL_REQUEST: u32 = 80_877_103;
@@ -134,6 +134,36 @@ impl StartupMessage {
     }
 }
 
+/// Protocol 3.0, which every server speaks.
+pub const PROTOCOL_3_0: u32 = 3 << 16;
+
+/// Prefix of the names of protocol options; a server that does not know one says so.
+const PROTOCOL_OPTION: &[u8] = b"_pq_.";
+
+impl StartupMessage {
+    /// What the client may ask for beyond protocol 3.0 is declined: the message that says so, if there is anything.
+    pub fn decline_extensions(&mut self) -> Option<BytesMut> {
+        let (options, parameters): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.parameters).into_iter().partition(|(name, _)| name.starts_with(PROTOCOL_OPTION));
+        self.parameters = parameters;
+        if self.protocol == PROTOCOL_3_0 && options.is_empty() {
+            return None;
+        }
+        self.protocol = PROTOCOL_3_0;
+        let mut out = BytesMut::new();
+        out.put_u8(backend::NEGOTIATE_PROTOCOL_VERSION);
+        put_packet(&mut out, |out| {
+            out.put_u32(PROTOCOL_3_0);
+            out.put_u32(options.len() as u32);
+            for (name, _) in &options {
+                out.put_slice(name);
+                out.put_u8(0);
+            }
+        });
+        Some(out)
+    }
+}
+
 /// Appends a StartupMessage.
 pub fn put_startup<'a>(out: &mut BytesMut, protocol: u32, parameters: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) {
     put_packet(out, |out| {
@@ -233,6 +263,20 @@ mod tests {
     }
 
     #[test]
+    fn extensions_are_declined_by_name() {
+        let mut raw = BytesMut::new();
+        let parameters: [(&[u8], &[u8]); 2] = [(b"user", b"u"), (b"_pq_.x", b"1")];
+        put_startup(&mut raw, PROTOCOL_3_0 + 2, parameters);
+        let FirstPacket::Startup(mut message) = FirstPacket::decode(raw.freeze()).unwrap() else {
+            panic!("a start-up")
+        };
+        let declined = message.decline_extensions().unwrap();
+        assert_eq!(&declined[..], b"v\0\0\0\x13\0\x03\0\0\0\0\0\x01_pq_.x\0");
+        assert_eq!((message.protocol, message.parameters.len()), (PROTOCOL_3_0, 1));
+        assert_eq!(message.decline_extensions(), None);
+    }
+
+    #[test]
     fn requests_are_told_apart() {
         let mut out = BytesMut::new();
         put_ssl_request(&mut out);
@@ -245,8 +289,8 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_as_postgresql_says_it() {
         assert_eq!(packet_length([0, 0, 0, 7]), Err(StartupError::Length));
-        assert_eq!(packet_length([0, 0, 0x27, 0x11]), Err(StartupError::Length));
-        assert_eq!(packet_length([0, 0, 0x27, 0x10]), Ok(MAX_PACKET));
+        assert_eq!(packet_length([0, 0, 0x27, 0x15]), Err(StartupError::Length));
+        assert_eq!(packet_length([0, 0, 0x27, 0x14]), Ok(MAX_PACKET));
         assert_eq!(FirstPacket::decode(startup(&[("database", "d")]).freeze()), Err(StartupError::NoUser));
         let old = Bytes::from_static(&[0, 0, 0, 8, 0, 2, 0, 0]);
         assert_eq!(FirstPacket::decode(old), Err(StartupError::Protocol(2, 0)));

@@ -54,7 +54,7 @@ pub async fn relay(client: &mut Stream, upstream: Stream, startup: &[u8]) -> Res
                 match code.map(|code| u32::from_be_bytes(*code)) {
                     Some(0) => {
                         tell(client, &frame).await?;
-                        return match frames.welcome(None).await {
+                        return match frames.welcome().await {
                             Err(LoginError::Refused { frame }) => refuse(client, &frame).await,
                             welcome => Ok(welcome?),
                         };

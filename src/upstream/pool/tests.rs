@@ -34,7 +34,6 @@ fn connection(answer: &'static [u8]) -> (Connection, tokio::task::JoinHandle<Uni
         pid: 1,
         secret: Bytes::new(),
         notices: Vec::new(),
-        negotiate: None,
     };
     (connection, server)
 }
