@@ -30,6 +30,8 @@ pub struct Side {
     /// Written, but perhaps not through TLS yet.
     unflushed: bool,
     pub closed: bool,
+    /// Not read from in this round: there is no room for more.
+    held: bool,
 }
 
 /// A cached result on its way to the client, a buffer at a time.
@@ -53,7 +55,7 @@ pub enum End {
 
 impl Side {
     pub fn new(stream: Stream, input: BytesMut) -> Self {
-        Self { stream, input, output: BytesMut::new(), unflushed: false, closed: false }
+        Self { stream, input, output: BytesMut::new(), unflushed: false, closed: false, held: false }
     }
 
     /// Reads once. `Ready(0)` is the end of the stream.
@@ -64,26 +66,24 @@ impl Side {
         pin!(self.stream.read_buf(&mut self.input)).poll(cx)
     }
 
-    /// Writes as much as the socket takes. True if anything was written.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        let mut progress = false;
+    /// Writes as much as the socket takes. Ready when everything is written.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.output.is_empty() {
             match std::pin::Pin::new(&mut self.stream).poll_write(cx, &self.output) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => {
                     self.output.advance(written);
-                    progress = true;
                     self.unflushed = self.stream.is_tls();
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return if progress { Poll::Ready(Ok(true)) } else { Poll::Pending },
+                Poll::Pending => return Poll::Pending,
             }
         }
         if self.unflushed {
             ready!(std::pin::Pin::new(&mut self.stream).poll_flush(cx))?;
             self.unflushed = false;
         }
-        Poll::Ready(Ok(progress))
+        Poll::Ready(Ok(()))
     }
 
     /// Writes everything that is left.
@@ -113,14 +113,51 @@ impl Session {
     /// One round over everything that can go on. False if nothing could.
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         self.obey()?;
-        let mut progress = self.replies()?;
+        // In the order in which bytes travel, so that what is read is written in the same round.
+        let mut progress = self.read_upstream(cx)?;
+        progress |= self.read_client(cx)?;
+        progress |= self.replies()?;
         progress |= self.requests(cx)?;
         progress |= self.refill();
-        progress |= self.write_upstream(cx)?;
-        progress |= self.write_client(cx)?;
-        progress |= self.read_upstream(cx)?;
-        progress |= self.read_client(cx)?;
-        Ok(progress)
+        self.write_upstream(cx)?;
+        self.write_client(cx)?;
+        Ok(progress || self.can_go_on())
+    }
+
+    /// Whether something that was held up earlier in this round can go on now, though no socket will say so.
+    fn can_go_on(&self) -> bool {
+        let client_has_room = self.client.output.len() < self.buffer_bytes && self.replay.is_none();
+        let upstream_has_room = self.upstream.output.len() < self.buffer_bytes;
+        let reply = !self.upstream.input.is_empty() && self.reply_needed == 0 && client_has_room;
+        let request = !self.client.input.is_empty()
+            && self.request_needed == 0
+            && self.waiting.is_none()
+            && !self.pipeline.at_own()
+            && client_has_room
+            && upstream_has_room;
+        let refill = self.replay.is_some() && self.client.output.is_empty();
+        let read = (self.upstream.held && !self.upstream_is_held()) || (self.client.held && !self.client_is_held());
+        let ended = self.upstream.closed && self.client.output.is_empty() && self.replay.is_none();
+        reply || request || refill || read || ended || self.is_called()
+    }
+
+    /// No room for more of what the upstream says.
+    fn upstream_is_held(&self) -> bool {
+        self.client.output.len() + self.upstream.input.len() >= self.buffer_bytes.max(self.reply_needed)
+    }
+
+    /// No room for more of what the client says.
+    fn client_is_held(&self) -> bool {
+        self.client.input.len() >= self.buffer_bytes.max(self.request_needed)
+            || self.upstream.output.len() >= self.buffer_bytes
+    }
+
+    /// Whether [`obey`](Self::obey) has something to do.
+    fn is_called(&self) -> bool {
+        (self.control.is_shutting_down() && self.is_idle())
+            || (self.control.wants_cancel()
+                && !self.pipeline.at_own()
+                && (self.pipeline.owes_client() || self.client.input.is_empty()))
     }
 
     /// What other tasks have asked of this session.
@@ -143,32 +180,29 @@ impl Session {
         Ok(())
     }
 
-    fn write_upstream(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        match self.upstream.poll_write(cx) {
-            Poll::Ready(Ok(progress)) => Ok(progress),
-            Poll::Pending => Ok(false),
-            Poll::Ready(Err(_)) => {
-                // It may have said why before it closed: what can be read still is, then the read side ends the session.
-                self.upstream.output.clear();
-                Ok(false)
-            }
+    fn write_upstream(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        if let Poll::Ready(Err(_)) = self.upstream.poll_write(cx) {
+            // It may have said why before it closed: what can be read still is, then the read side ends the session.
+            self.upstream.output.clear();
         }
+        Ok(())
     }
 
-    fn write_client(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+    fn write_client(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         match self.client.poll_write(cx) {
-            Poll::Ready(Ok(progress)) => Ok(progress),
-            Poll::Pending => Ok(false),
             Poll::Ready(Err(_)) => Err(End::Client),
+            _ => Ok(()),
         }
     }
 
     fn read_upstream(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         if self.upstream.closed {
             let flushed = self.client.output.is_empty() && self.replay.is_none();
+            self.upstream.held = false;
             return if flushed { Err(End::Upstream) } else { Ok(false) };
         }
-        if self.client.output.len() + self.upstream.input.len() >= self.buffer_bytes.max(self.reply_needed) {
+        self.upstream.held = self.upstream_is_held();
+        if self.upstream.held {
             return Ok(false);
         }
         match self.upstream.poll_read(cx) {
@@ -185,9 +219,8 @@ impl Session {
         if self.client.closed {
             return self.let_client_go(cx);
         }
-        if self.client.input.len() >= self.buffer_bytes.max(self.request_needed)
-            || self.upstream.output.len() >= self.buffer_bytes
-        {
+        self.client.held = self.client_is_held();
+        if self.client.held {
             return Ok(false);
         }
         match self.client.poll_read(cx) {

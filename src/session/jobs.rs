@@ -144,7 +144,7 @@ impl Session {
             return;
         };
         encode::sync(&mut self.upstream.output);
-        self.pipeline.push(Origin::Own, Request::Sync(Span::own(Some(job))));
+        self.pipeline.push(Origin::Own, Request::Sync(Box::new(Span::own(Some(job)))));
     }
 
     fn send_analysis(&mut self, analyse: &Analyse) -> Result<(), EncodeError> {
@@ -155,7 +155,7 @@ impl Session {
         run_all(out, &[LOCKS])?;
         // After an error everything up to here was skipped: the cleaning stands in a span of its own.
         encode::sync(out);
-        self.pipeline.push(Origin::Own, Request::Sync(Span::own(None)));
+        self.pipeline.push(Origin::Own, Request::Sync(Box::new(Span::own(None))));
         let out = &mut self.upstream.output;
         encode::close(out, Target::Statement, STATEMENT)?;
         encode::close(out, Target::Statement, NAME)?;

@@ -142,12 +142,12 @@ struct Session {
     pid: i32,
     secret: Bytes,
 
-    pipeline: Pipeline<Option<Arc<Prepared>>, Span>,
+    pipeline: Pipeline<Option<Arc<Prepared>>, Box<Span>>,
     block: Block,
     context: Context,
     prepared: PreparedStatements,
     /// The extended batch that has been relayed in part and not ended by a Sync.
-    open: Option<Span>,
+    open: Option<Box<Span>>,
 
     permit: Permit,
     /// Under what the upstream connection may be used again.

@@ -86,8 +86,8 @@ pub enum Event<S, B> {
     Parsed(S),
     /// An error; the rest of its span is skipped. The statements are those whose Parse was skipped.
     Failed(Vec<S>),
-    /// ReadyForQuery: these spans are over (more than one when a Sync was dropped by COPY).
-    Ready(Vec<B>),
+    /// ReadyForQuery: the span is over, and so are those before it whose own end was skipped or dropped.
+    Ready { skipped: Vec<B>, span: B },
 }
 
 #[derive(Debug)]
@@ -274,9 +274,7 @@ impl<S, B> Pipeline<S, B> {
         let span = self.spans.pop_front()?;
         self.copying_in = false;
         self.pop_copy_ends();
-        let mut spans = std::mem::take(&mut self.orphans);
-        spans.push(span);
-        Some(Event::Ready(spans))
+        Some(Event::Ready { skipped: std::mem::take(&mut self.orphans), span })
     }
 
     /// The upstream has entered COPY-in mode: it drops every Sync up to the end of the data.

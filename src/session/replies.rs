@@ -48,13 +48,16 @@ impl Session {
                 }
                 (length, self.reply_passing.1)
             } else {
-                let Some(header) = frame::peek(rest).map_err(broken)? else { break };
+                let Some(header) = frame::peek(rest).map_err(broken)? else {
+                    self.reply_needed = HEADER_BYTES;
+                    break;
+                };
                 if is_control(header.tag) {
                     if header.total > CONTROL_BYTES {
                         return Err(broken("a control message of the server is too long"));
                     }
                     if rest.len() < header.total {
-                        self.reply_needed = input.len() + header.total;
+                        self.reply_needed = header.total;
                         break;
                     }
                 }
@@ -121,10 +124,11 @@ impl Session {
                     }
                 }
             }
-            Some(Event::Ready(spans)) => {
+            Some(Event::Ready { skipped, span }) => {
                 let status = body.first().and_then(|byte| Status::from_byte(*byte));
                 let status = status.ok_or_else(|| broken("the server reported an unknown transaction status"))?;
-                self.ready(status, spans);
+                let own = span.own;
+                self.ready(status, own, skipped.into_iter().chain([span]));
             }
         }
         if self.pipeline.is_confused() {
@@ -150,13 +154,12 @@ impl Session {
     }
 
     /// ReadyForQuery: what its requests did is decided.
-    fn ready(&mut self, status: Status, spans: Vec<Span>) {
+    fn ready(&mut self, status: Status, own: bool, spans: impl Iterator<Item = Box<Span>>) {
         let before = self.block.status();
-        let own = spans.iter().all(|span| span.own);
         let mut writes = Writes::default();
         let mut begun = None;
         let mut follow = None;
-        for span in spans {
+        for span in spans.map(|span| *span) {
             writes.merge(span.writes);
             match span.transaction {
                 Transaction::Begins { plain } => begun = Some(plain),

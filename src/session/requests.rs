@@ -22,6 +22,9 @@ use crate::wire::error::{ErrorResponse, sqlstate};
 use crate::wire::frame::{self, FrameError, HEADER_BYTES, Header, backend, frontend};
 use crate::wire::message::{Bind, Close, Describe, Execute, Parse, Query, Target, encode};
 
+/// What the pipeline is told of a client's message.
+type ClientRequest = Request<Option<Arc<Prepared>>, Box<Span>>;
+
 /// What becomes of the front of the input.
 enum Taken {
     /// Nothing yet: so many bytes are needed.
@@ -206,7 +209,7 @@ impl Session {
                     self.push(Request::Describe);
                 }
                 let judged = self.judge(&batch.prepared.statement, &batch.prepared.types);
-                let mut span = Span::default();
+                let mut span = Box::<Span>::default();
                 span.fill = fill;
                 self.take_note(&mut span, judged, Some(&batch.prepared.statement));
                 self.push(Request::Execute);
@@ -362,11 +365,11 @@ impl Session {
         self.open.get_or_insert_default();
     }
 
-    fn push(&mut self, request: Request<Option<Arc<Prepared>>, Span>) {
+    fn push(&mut self, request: ClientRequest) {
         self.pipeline.push(Origin::Client, request);
     }
 
-    fn push_span(&mut self, span: Span, request: fn(Span) -> Request<Option<Arc<Prepared>>, Span>) {
+    fn push_span(&mut self, span: Box<Span>, request: fn(Box<Span>) -> ClientRequest) {
         // What the upstream is going to skip ends with the batch that is being skipped.
         if let Some(Request::Query(span) | Request::FunctionCall(span)) =
             self.pipeline.push(Origin::Client, request(span))

@@ -205,7 +205,7 @@ async fn welcome(
 ) -> Ready {
     let database_name = String::from_utf8_lossy(startup.database()).into_owned();
     let visit = shared.databases.enter(&database_name);
-    let tracking = shared.caching;
+    let tracking = shared.caching && !startup.is_physical_replication();
     if tracking {
         if visit.needs_watcher() {
             shared.runtime.spawn(watch::watch(visit.database().clone(), shared.control.clone()));

@@ -126,6 +126,11 @@ impl StartupMessage {
         self.get("database").filter(|name| !name.is_empty()).map_or_else(|| self.user(), AsRef::as_ref)
     }
 
+    /// A physical replication connection: it is in no database and runs no SQL.
+    pub fn is_physical_replication(&self) -> bool {
+        self.is_replication() && self.get("replication").is_some_and(|value| !value.eq_ignore_ascii_case(b"database"))
+    }
+
     /// A physical or logical replication connection.
     pub fn is_replication(&self) -> bool {
         self.get("replication").is_some_and(|value| {

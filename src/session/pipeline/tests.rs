@@ -8,6 +8,10 @@ fn client(pipeline: &mut P, request: Request<&'static str, u32>) {
     pipeline.push(Origin::Client, request);
 }
 
+fn ready(skipped: &[u32], span: u32) -> Event<&'static str, u32> {
+    Event::Ready { skipped: skipped.to_vec(), span }
+}
+
 fn events(pipeline: &mut P, tags: &[u8]) -> Vec<Event<&'static str, u32>> {
     tags.iter().filter_map(|tag| pipeline.reply(*tag).event).collect()
 }
@@ -19,7 +23,7 @@ fn an_extended_query_ends_with_ready() {
         client(&mut pipeline, request);
     }
     let tags = [PARSE_COMPLETE, BIND_COMPLETE, ROW_DESCRIPTION, DATA_ROW, DATA_ROW, COMMAND_COMPLETE, READY_FOR_QUERY];
-    assert_eq!(events(&mut pipeline, &tags), [Event::Parsed("s"), Event::Ready(vec![1])]);
+    assert_eq!(events(&mut pipeline, &tags), [Event::Parsed("s"), ready(&[], 1)]);
     assert!(pipeline.is_empty() && !pipeline.is_confused());
 }
 
@@ -31,8 +35,8 @@ fn an_error_skips_to_sync_and_a_query_in_between_too() {
     }
     client(&mut pipeline, Request::Query(2));
     assert_eq!(events(&mut pipeline, &[ERROR_RESPONSE]), [Event::Failed(vec!["lost"])]);
-    assert_eq!(events(&mut pipeline, &[READY_FOR_QUERY]), [Event::Ready(vec![7, 1])]);
-    assert_eq!(events(&mut pipeline, &[COMMAND_COMPLETE, READY_FOR_QUERY]), [Event::Ready(vec![2])]);
+    assert_eq!(events(&mut pipeline, &[READY_FOR_QUERY]), [ready(&[7], 1)]);
+    assert_eq!(events(&mut pipeline, &[COMMAND_COMPLETE, READY_FOR_QUERY]), [ready(&[], 2)]);
     assert!(pipeline.is_empty() && !pipeline.is_confused());
 }
 
@@ -45,7 +49,7 @@ fn what_is_sent_while_the_upstream_skips_is_not_awaited() {
     assert!(pipeline.push(Origin::Client, Request::Bind).is_some());
     assert_eq!(pipeline.push(Origin::Client, Request::Query(9)), Some(Request::Query(9)));
     client(&mut pipeline, Request::Sync(3));
-    assert_eq!(events(&mut pipeline, &[READY_FOR_QUERY]), [Event::Ready(vec![3])]);
+    assert_eq!(events(&mut pipeline, &[READY_FOR_QUERY]), [ready(&[], 3)]);
     assert!(pipeline.is_empty());
 }
 
@@ -63,7 +67,7 @@ fn an_injected_parse_is_swallowed_and_its_error_is_the_clients() {
     client(&mut pipeline, Request::Bind);
     client(&mut pipeline, Request::Sync(1));
     assert_eq!(pipeline.reply(ERROR_RESPONSE).route, Route::Forward);
-    assert_eq!(pipeline.reply(READY_FOR_QUERY).event, Some(Event::Ready(vec![1])));
+    assert_eq!(pipeline.reply(READY_FOR_QUERY).event, Some(ready(&[], 1)));
 }
 
 #[test]
@@ -81,7 +85,7 @@ fn own_replies_are_collected_and_asynchronous_ones_pass() {
     assert_eq!(pipeline.reply(READY_FOR_QUERY).route, Route::Collect);
     assert!(!pipeline.at_own());
     assert_eq!(pipeline.reply(NOTICE_RESPONSE).route, Route::Forward);
-    assert_eq!(events(&mut pipeline, &[COMMAND_COMPLETE, READY_FOR_QUERY]), [Event::Ready(vec![2])]);
+    assert_eq!(events(&mut pipeline, &[COMMAND_COMPLETE, READY_FOR_QUERY]), [ready(&[], 2)]);
 }
 
 #[test]
@@ -94,7 +98,7 @@ fn a_sync_during_copy_in_is_dropped_and_its_span_ends_with_the_next() {
     assert_eq!(events(&mut pipeline, &[BIND_COMPLETE, COPY_IN_RESPONSE]), []);
     client(&mut pipeline, Request::CopyEnd);
     client(&mut pipeline, Request::Sync(2));
-    assert_eq!(events(&mut pipeline, &[COMMAND_COMPLETE, READY_FOR_QUERY]), [Event::Ready(vec![1, 2])]);
+    assert_eq!(events(&mut pipeline, &[COMMAND_COMPLETE, READY_FOR_QUERY]), [ready(&[1], 2)]);
     assert!(pipeline.is_empty() && !pipeline.is_confused());
 }
 
@@ -105,7 +109,7 @@ fn a_copy_that_was_sent_without_waiting_keeps_the_sync_after_its_end() {
         client(&mut pipeline, request);
     }
     let tags = [COPY_IN_RESPONSE, COMMAND_COMPLETE, READY_FOR_QUERY];
-    assert_eq!(events(&mut pipeline, &tags), [Event::Ready(vec![1])]);
+    assert_eq!(events(&mut pipeline, &tags), [ready(&[], 1)]);
     assert!(pipeline.is_empty());
 }
 
@@ -119,7 +123,7 @@ fn a_copy_that_fails_ends_with_the_next_sync() {
     assert_eq!(events(&mut pipeline, &[ERROR_RESPONSE]), [Event::Failed(vec![])]);
     client(&mut pipeline, Request::CopyEnd);
     client(&mut pipeline, Request::Sync(2));
-    assert_eq!(events(&mut pipeline, &[READY_FOR_QUERY]), [Event::Ready(vec![1, 2])]);
+    assert_eq!(events(&mut pipeline, &[READY_FOR_QUERY]), [ready(&[1], 2)]);
     assert!(pipeline.is_empty());
 }
 
@@ -193,8 +197,9 @@ proptest! {
         for tag in server_replies(&requests) {
             let reply = pipeline.reply(tag);
             prop_assert_eq!(reply.route, Route::Forward);
-            if let Some(Event::Ready(spans)) = reply.event {
-                ended.extend(spans);
+            if let Some(Event::Ready { skipped, span }) = reply.event {
+                ended.extend(skipped);
+                ended.push(span);
             }
         }
         let spans: Vec<usize> = (0..requests.len()).filter(|n| matches!(requests[*n].0, b'S' | b'Q')).collect();
