@@ -105,3 +105,29 @@ pub fn data_row(body: &[u8]) -> Result<Vec<Option<&[u8]>>, DecodeError> {
     reader.finish()?;
     Ok(values)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_data_row_is_its_values() {
+        assert_eq!(data_row(b"\0\x02\0\0\0\x01a\xff\xff\xff\xff"), Ok(vec![Some(&b"a"[..]), None]));
+        assert!(data_row(b"\0\x02\0\0\0\x01a").is_err());
+        assert!(data_row(b"\0\x01\x3f\xff\xff\xffa").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_a_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _ = data_row(&bytes);
+            let _ = column_count(&bytes);
+            let _ = command_tag(&bytes);
+            let _ = transaction_status(&bytes);
+            let _ = ParameterStatus::decode(&bytes);
+            let _ = NotificationResponse::decode(&bytes);
+        }
+    }
+}
