@@ -16,6 +16,7 @@ mod negotiate;
 mod notes;
 mod pipeline;
 mod prepared;
+mod relayed;
 mod replies;
 mod requests;
 mod span;

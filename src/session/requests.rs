@@ -11,19 +11,20 @@ use super::Session;
 use super::cycle::{End, Replay};
 use super::lookup::{Fill, Plan, ReadRequest, simple_query_formats};
 use super::notes::Judged;
-use super::pipeline::{Origin, Request};
+use super::pipeline::Request;
 use super::prepared::Prepared;
+use super::relayed::uses_prepared_statements;
 use super::span::Span;
 use crate::cache::entry::Entry;
 use crate::cache::flight::Waiting;
-use crate::statement::{Class, SessionCommand, Statement};
+use crate::statement::Statement;
 use crate::telemetry::metrics::{Access, Class as QueryClass, Path};
 use crate::wire::error::{ErrorResponse, sqlstate};
 use crate::wire::frame::{self, FrameError, HEADER_BYTES, Header, backend, frontend};
-use crate::wire::message::{Bind, Close, Describe, Execute, Parse, Query, Target, encode};
+use crate::wire::message::{Bind, Close, Describe, Execute, Query, Target};
 
 /// What the pipeline is told of a client's message.
-type ClientRequest = Request<Option<Arc<Prepared>>, Box<Span>>;
+pub(super) type ClientRequest = Request<Option<Arc<Prepared>>, Box<Span>>;
 
 /// What becomes of the front of the input.
 enum Taken {
@@ -313,113 +314,6 @@ impl Session {
         Taken::Relayed(header.total)
     }
 
-    fn relay_parse(&mut self, body: Option<&[u8]>) {
-        self.opened();
-        let prepared = if self.tracking { body.and_then(|body| self.decode_parse(body)).map(Arc::new) } else { None };
-        match &prepared {
-            Some(prepared) => {
-                if uses_prepared_statements(&prepared.statement) {
-                    self.parse_unsent_in_batch();
-                }
-                self.prepared.sent(prepared.clone());
-            }
-            // Its name may be any: what we knew is not certain any more.
-            None => self.prepared.deallocate(|_| true),
-        }
-        self.push(Request::Parse(prepared));
-    }
-
-    fn relay_bind(&mut self, body: Option<&[u8]>) {
-        self.opened();
-        match body.and_then(|body| Bind::decode(body).ok()) {
-            Some(bind) if self.tracking => {
-                self.send_if_unsent(bind.statement);
-                let prepared = self.prepared.get(bind.statement).cloned();
-                self.prepared.bind(Bytes::copy_from_slice(bind.portal), prepared);
-            }
-            // A portal of unknown name and statement: no portal is certain any more.
-            _ => self.prepared.end_portals(),
-        }
-        self.push(Request::Bind);
-    }
-
-    fn relay_execute(&mut self, body: Option<&[u8]>) {
-        self.opened();
-        let execute = body.and_then(|body| Execute::decode(body).ok());
-        let prepared = execute.and_then(|execute| self.prepared.portal(execute.portal)).cloned();
-        let judged = match &prepared {
-            Some(prepared) => {
-                self.wish_for_analyses(&prepared.statement, &prepared.text, &prepared.types);
-                self.judge(&prepared.statement, &prepared.types)
-            }
-            None => self.judge_opaque(),
-        };
-        let mut span = self.open.take().unwrap_or_default();
-        self.take_note(&mut span, judged, prepared.as_ref().map(|prepared| &prepared.statement));
-        self.open = Some(span);
-        self.push(Request::Execute);
-    }
-
-    /// A message of an extended batch is being relayed: the batch is open until its Sync.
-    fn opened(&mut self) {
-        self.open.get_or_insert_default();
-    }
-
-    fn push(&mut self, request: ClientRequest) {
-        self.pipeline.push(Origin::Client, request);
-    }
-
-    fn push_span(&mut self, span: Box<Span>, request: fn(Box<Span>) -> ClientRequest) {
-        // What the upstream is going to skip ends with the batch that is being skipped.
-        if let Some(Request::Query(span) | Request::FunctionCall(span)) =
-            self.pipeline.push(Origin::Client, request(span))
-        {
-            self.open = Some(span);
-        }
-    }
-
-    /// Passes the first `length` bytes on, as far as they are here.
-    fn forward(&mut self, length: usize) {
-        let here = length.min(self.client.input.len());
-        if here == self.client.input.len() && self.upstream.output.is_empty() {
-            std::mem::swap(&mut self.client.input, &mut self.upstream.output);
-        } else {
-            self.upstream.output.extend_from_slice(&self.client.input[..here]);
-            self.client.input.advance(here);
-        }
-        self.request_passing = length - here;
-    }
-
-    /// Before something refers to `name` upstream: sends its Parse if only the cache has seen it.
-    fn send_if_unsent(&mut self, name: &[u8]) {
-        if let Some(prepared) = self.prepared.take_unsent(name) {
-            self.inject(prepared);
-        }
-    }
-
-    /// As [`parse_unsent`](Session::parse_unsent), inside the client's batch.
-    fn parse_unsent_in_batch(&mut self) {
-        for prepared in self.prepared.take_all_unsent() {
-            self.inject(prepared);
-        }
-    }
-
-    fn inject(&mut self, prepared: Arc<Prepared>) {
-        // It was decoded from a message, so it fits into one.
-        let _ = encode::parse(&mut self.upstream.output, &prepared.name, &prepared.text, &prepared.types);
-        self.pipeline.push(Origin::Injected, Request::Parse(Some(prepared)));
-    }
-
-    fn decode_parse(&self, body: &[u8]) -> Option<Prepared> {
-        let parse = Parse::decode(body).ok()?;
-        Some(Prepared {
-            name: Bytes::copy_from_slice(parse.name),
-            text: Bytes::copy_from_slice(parse.text),
-            types: parse.types().collect(),
-            statement: self.shared.statements.get(parse.text),
-        })
-    }
-
     fn wait_for(&mut self, waiting: Waiting) {
         let bound = std::time::Duration::from_millis(self.shared.config.load().cache.single_flight_wait_ms);
         self.waiting = Some(Box::pin(async move {
@@ -484,21 +378,4 @@ impl<'a> Frames<'a> {
 
 fn violation(error: FrameError) -> End {
     End::Told(ErrorResponse::fatal(sqlstate::PROTOCOL_VIOLATION, error.to_string()))
-}
-
-/// Whether the text may use, show or drop prepared statements that the upstream has not been told of.
-fn uses_prepared_statements(statement: &Statement) -> bool {
-    statement.parts.iter().any(|part| {
-        part.facts.mentions_prepared
-            || matches!(
-                part.class,
-                Class::Execute
-                    | Class::Explain { .. }
-                    | Class::Do
-                    | Class::Call
-                    | Class::Unknown
-                    | Class::Ddl
-                    | Class::Session(SessionCommand::Deallocate | SessionCommand::Prepare)
-            )
-    })
 }

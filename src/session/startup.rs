@@ -107,12 +107,8 @@ type LoggedIn = (Stream, Connection, Permit, Option<PoolKey>);
 impl Login<'_> {
     /// The upstream authenticates the client itself, on a connection of the client's own.
     async fn relayed(&self, mut stream: Stream) -> Result<LoggedIn, Refusal> {
-        let permit = match self.shared.pool.acquire(self.wait).await {
-            Ok(permit) => permit,
-            Err(full) => return Err(Refusal::Told(stream, full.to_error_response())),
-        };
-        let upstream = match self.open().await {
-            Ok(upstream) => upstream,
+        let (upstream, permit) = match self.open().await {
+            Ok(opened) => opened,
             Err(error) => return Err(Refusal::Told(stream, error)),
         };
         match relay(&mut stream, upstream, &self.startup.raw).await {
@@ -153,12 +149,8 @@ impl Login<'_> {
         if let Some((connection, permit)) = self.shared.pool.take(&key) {
             return Ok((stream, connection, permit, Some(key)));
         }
-        let permit = match self.shared.pool.acquire(self.wait).await {
-            Ok(permit) => permit,
-            Err(full) => return Err(Refusal::Told(stream, full.to_error_response())),
-        };
-        let upstream = match self.open().await {
-            Ok(upstream) => upstream,
+        let (upstream, permit) = match self.open().await {
+            Ok(opened) => opened,
             Err(error) => return Err(Refusal::Told(stream, error)),
         };
         match login(upstream, self.startup.protocol, &self.startup.parameters, &credentials.secret).await {
@@ -178,15 +170,20 @@ impl Login<'_> {
         }
     }
 
-    async fn open(&self) -> Result<Stream, ErrorResponse> {
+    /// A stream to the upstream, when it is this client's turn.
+    async fn open(&self) -> Result<(Stream, Permit), ErrorResponse> {
+        let permit = self.shared.pool.acquire(self.wait).await.map_err(|full| full.to_error_response())?;
         let started = Instant::now();
         let opened = open::open(&self.shared.target).await;
         self.shared.metrics.operation_duration(Operation::Connect).record(started.elapsed().as_secs_f64());
-        opened.map_err(|error| {
-            self.count_error(ErrorKind::Io);
-            info!(%error, "no connection to the upstream");
-            error.to_error_response()
-        })
+        match opened {
+            Ok(stream) => Ok((stream, permit)),
+            Err(error) => {
+                self.count_error(ErrorKind::Io);
+                info!(%error, "no connection to the upstream");
+                Err(error.to_error_response())
+            }
+        }
     }
 
     fn count_error(&self, kind: ErrorKind) {
