@@ -234,10 +234,6 @@ impl Databases {
             }
         }
     }
-
-    pub fn all(&self) -> Vec<Arc<Database>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
-    }
 }
 
 impl Visit {

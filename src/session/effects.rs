@@ -167,16 +167,29 @@ impl Effects {
         self.doubts_catalog |= other.doubts_catalog;
         self.concerns_databases |= other.concerns_databases;
         self.deallocates |= other.deallocates;
-        self.settings = match (&self.settings, other.settings) {
-            (Settings::Kept, settings) => settings,
-            (settings, Settings::Kept) => settings.clone(),
-            _ => Settings::Unknown,
-        };
-        self.transaction = match (self.transaction, other.transaction) {
-            (Transaction::Kept, transaction) | (transaction, Transaction::Kept) => transaction,
+        self.settings = self.settings.and(&other.settings);
+        self.transaction = self.transaction.and(other.transaction);
+    }
+}
+
+impl Settings {
+    /// What becomes of the settings when both happen.
+    pub fn and(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::Kept, settings) | (settings, Self::Kept) => settings.clone(),
+            _ => Self::Unknown,
+        }
+    }
+}
+
+impl Transaction {
+    /// What becomes of the transaction block when both happen.
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Kept, transaction) | (transaction, Self::Kept) => transaction,
             // BEGIN and COMMIT in one request: it ends one, and if one is open afterwards it is not trusted.
-            _ => Transaction::Ends,
-        };
+            _ => Self::Ends,
+        }
     }
 }
 

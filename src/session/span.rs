@@ -90,14 +90,8 @@ impl Span {
     /// Adds what another request of the span may do; its writes are added by the caller.
     pub fn add(&mut self, effects: &Effects, statement: Option<&Arc<Statement>>) {
         self.class = effects.class;
-        self.settings = match (&self.settings, &effects.settings) {
-            (Settings::Kept, settings) | (settings, Settings::Kept) => settings.clone(),
-            _ => Settings::Unknown,
-        };
-        self.transaction = match (self.transaction, effects.transaction) {
-            (Transaction::Kept, transaction) | (transaction, Transaction::Kept) => transaction,
-            _ => Transaction::Ends,
-        };
+        self.settings = self.settings.and(&effects.settings);
+        self.transaction = self.transaction.and(effects.transaction);
         self.concerns_databases |= effects.concerns_databases;
         if effects.deallocates {
             self.deallocates.extend(statement.cloned());
