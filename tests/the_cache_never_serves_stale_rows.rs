@@ -11,6 +11,7 @@ mod stale {
     mod definitions;
     mod hidden_writes;
     mod relations;
+    mod rows;
     mod scenario;
     mod transactions;
 }

@@ -1,11 +1,10 @@
 //! What the upstream says about one statement: which relations it locks, and what follows from that under the model.
 
-use std::sync::Arc;
-
 use super::database::Database;
 use super::model::Model;
+use super::plan::{ReadPlan, WritePlan};
 use crate::cache::verdict::Bypass;
-use crate::cache::versions::{Counter, TableOid, WriteSet};
+use crate::cache::versions::TableOid;
 use crate::statement::{Class, Part};
 
 /// An analysis holds for a statement's shape, in a session context, in a catalogue epoch.
@@ -24,10 +23,18 @@ pub struct AnalysisKey {
 #[derive(Debug)]
 pub struct Analysis {
     /// The tables that a read depends on, or why it is not cached.
-    pub read: Result<Vec<Arc<Counter>>, Bypass>,
-    pub writes: WriteSet,
+    pub read: Result<ReadPlan, Bypass>,
+    pub writes: WritePlan,
     /// It may have changed settings or made temporary objects.
     pub disturbs_session: bool,
+}
+
+/// What the upstream has said about a statement.
+#[derive(Debug, Default)]
+pub struct Findings {
+    pub locks: Vec<RelationLock>,
+    /// The types of its parameters, declared or not.
+    pub parameter_types: Box<[u32]>,
 }
 
 /// One relation lock of the analysing transaction, from `pg_locks`.
@@ -47,23 +54,22 @@ impl AnalysisKey {
 }
 
 impl Analysis {
-    /// Draws the conclusions for `part`, whose analysis took `locks`.
-    pub fn conclude(database: &Database, model: &Model, part: &Part, locks: &[RelationLock]) -> Self {
+    /// Draws the conclusions for `part`.
+    pub fn conclude(database: &Database, model: &Model, part: &Part, found: &Findings) -> Self {
         if model.may_write(part) {
             return Self::opaque();
         }
-        let counters = |tables: Vec<TableOid>| -> Vec<Arc<Counter>> {
-            tables.into_iter().map(|oid| database.versions.table(oid)).collect()
-        };
         let written: Vec<TableOid> =
-            locks.iter().filter(|lock| lock.writes && !lock.temporary).map(|lock| lock.oid).collect();
+            found.locks.iter().filter(|lock| lock.writes && !lock.temporary).map(|lock| lock.oid).collect();
         let writes = match model.written(&written) {
-            Some(tables) => WriteSet::Tables(counters(tables)),
-            None => WriteSet::Everything,
+            Some(tables) => WritePlan::new(database, model, part, found, &written, &tables),
+            None => WritePlan::everything(),
         };
-        let opaque = matches!(writes, WriteSet::Everything);
+        let opaque = writes.is_everything();
         let read = match part.class {
-            Class::Read if writes.is_empty() => model.readable(part, locks).map(counters),
+            Class::Read if writes.is_nothing() => {
+                model.readable(part, &found.locks).map(|tables| ReadPlan::new(database, model, part, found, &tables))
+            }
             Class::Read => Err(Bypass::RowLocks),
             _ => Err(Bypass::NotRead),
         };
@@ -72,6 +78,6 @@ impl Analysis {
 
     /// Nothing can be said: it may write everything and do anything to its session.
     pub fn opaque() -> Self {
-        Self { read: Err(Bypass::Function), writes: WriteSet::Everything, disturbs_session: true }
+        Self { read: Err(Bypass::Function), writes: WritePlan::everything(), disturbs_session: true }
     }
 }

@@ -6,7 +6,8 @@ use tokio_postgres::types::Oid;
 use tokio_postgres::{Client, Error, IsolationLevel, Row, Transaction};
 
 use super::builtin::{HARMLESS_EXTENSION, HARMLESS_VOLATILE, SAFE_STABLE};
-use super::model::{Model, Relation, RelationKind, ViewText};
+use super::model::{Action, ColumnModel, Model, Relation, RelationKind, ViewText};
+use super::value::{PINNABLE_TYPES, ValueKind};
 use crate::cache::verdict::Bypass;
 use crate::cache::versions::TableOid;
 use crate::statement::{Part, Statement, TemporalCast};
@@ -80,6 +81,7 @@ pub(super) async fn model(client: &mut Client, epoch: u64) -> Result<(Model, Str
     let dangerous = functions(&transaction, &mut model).await?;
     operators_and_casts(&transaction, &mut model, &dangerous).await?;
     relations(&transaction, &mut model, &dangerous).await?;
+    columns(&transaction, &mut model).await?;
     edges(&transaction, &mut model).await?;
     expressions(&transaction, &mut model).await?;
     views(&transaction, &mut model).await?;
@@ -189,7 +191,7 @@ async fn relations(transaction: &Transaction<'_>, model: &mut Model, dangerous: 
              UNION SELECT d.objid FROM depends d WHERE d.classid = 'pg_class'::regclass \
              UNION SELECT p.polrelid FROM pg_catalog.pg_policy p JOIN depends d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid \
              UNION SELECT a.attrelid FROM pg_catalog.pg_attribute a WHERE a.atttypid IN (SELECT oid FROM domains)) \
-         SELECT c.oid, c.relkind, c.relrowsecurity, c.oid IN (SELECT oid FROM opaque) \
+         SELECT c.oid, c.relkind, c.relrowsecurity, c.oid IN (SELECT oid FROM opaque), c.relname::text \
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't' AND c.oid >= 16384 \
          AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_toast'";
@@ -199,8 +201,15 @@ async fn relations(transaction: &Transaction<'_>, model: &mut Model, dangerous: 
             b'v' => RelationKind::View,
             _ => RelationKind::Other,
         };
-        let relation =
-            Relation { kind, row_security: row.try_get(2)?, opaque: row.try_get(3)?, view: ViewText::default() };
+        let relation = Relation {
+            name: name(&row, 4)?,
+            kind,
+            ordinary: row.try_get::<_, i8>(1)? as u8 == b'r',
+            columns: Vec::new(),
+            row_security: row.try_get(2)?,
+            opaque: row.try_get(3)?,
+            view: ViewText::default(),
+        };
         model.relations.insert(oid(&row, 0)?, relation);
     }
     // Categories D, N, B, T: dates and times, numbers, booleans, intervals. No cast from them reads words.
@@ -213,12 +222,53 @@ async fn relations(transaction: &Transaction<'_>, model: &mut Model, dangerous: 
     Ok(())
 }
 
+/// The columns of ordinary tables, and whether `=` is for them what it is by itself. A generated column has values that no
+/// statement names; identity and default values are left to the writes that do not name the column.
+async fn columns(transaction: &Transaction<'_>, model: &mut Model) -> Result<(), Error> {
+    let sql = "SELECT a.attrelid, a.attname::text, a.attnum, a.atttypid, a.atttypmod, \
+             a.attgenerated = '' AND coalesce(co.collisdeterministic, true), \
+             EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = a.attrelid AND i.indisunique AND i.indisvalid \
+                 AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum AND i.indpred IS NULL) \
+         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
+         LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation \
+         WHERE a.attrelid >= 16384 AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind = 'r' AND c.relpersistence <> 't' \
+         ORDER BY a.attrelid, a.attnum";
+    for row in transaction.query(sql, &[]).await? {
+        let Some(relation) = model.relations.get_mut(&oid(&row, 0)?) else { continue };
+        let pinnable: bool = row.try_get(5)?;
+        relation.columns.push(ColumnModel {
+            name: name(&row, 1)?,
+            attribute: row.try_get(2)?,
+            kind: ValueKind::of_column(row.try_get(3)?, row.try_get(4)?).filter(|_| pinnable),
+            unique: row.try_get(6)?,
+        });
+    }
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_operator o WHERE o.oprname = '=' AND o.oprnamespace <> 'pg_catalog'::regnamespace \
+         AND (ARRAY[o.oprleft, o.oprright] && $1 OR EXISTS (SELECT FROM pg_catalog.pg_type t WHERE t.oid IN (o.oprleft, o.oprright) \
+             AND t.typtype = 'p')))";
+    model.foreign_equality = transaction.query_one(sql, &[&PINNABLE_TYPES.as_slice()]).await?.try_get(0)?;
+    let sql = "SELECT DISTINCT typname::text FROM pg_catalog.pg_type WHERE typnamespace <> 'pg_catalog'::regnamespace \
+         AND typname IN ('text', 'uuid', 'date', 'bool', 'int2', 'int4', 'int8', 'varchar')";
+    for row in transaction.query(sql, &[]).await? {
+        model.shadowed_types.insert(name(&row, 0)?);
+    }
+    Ok(())
+}
+
 async fn edges(transaction: &Transaction<'_>, model: &mut Model) -> Result<(), Error> {
     let sql = "SELECT inhparent, inhrelid FROM pg_catalog.pg_inherits";
     fill(&mut model.children, transaction.query(sql, &[]).await?)?;
-    let sql = "SELECT confrelid, conrelid FROM pg_catalog.pg_constraint \
+    model.inheriting = model.children.values().flatten().copied().collect();
+    let sql = "SELECT confrelid, conrelid, confdeltype IN ('c', 'n', 'd'), confupdtype IN ('c', 'n', 'd'), confkey \
+         FROM pg_catalog.pg_constraint \
          WHERE contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))";
-    fill(&mut model.cascades, transaction.query(sql, &[]).await?)
+    let rows = transaction.query(sql, &[]).await?;
+    for row in &rows {
+        let (on_delete, on_update) = (row.try_get(2)?, row.try_get(3)?);
+        let action = Action { table: oid(row, 1)?, on_delete, on_update, referenced: row.try_get(4)? };
+        model.actions.entry(oid(row, 0)?).or_default().push(action);
+    }
+    fill(&mut model.cascades, rows)
 }
 
 /// Defaults and row security policies whose text calls something dangerous that PostgreSQL keeps no dependency for (its own

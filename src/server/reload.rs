@@ -13,6 +13,7 @@ const NEEDS_RESTART: &[&str] = &[
     "cache.eviction_strategy",
     "cache.max_entries",
     "cache.max_memory_mb",
+    "cache.version_stripes",
     "log.format",
     "pool.idle_timeout_secs",
     "pool.max_upstream_connections",
@@ -71,6 +72,7 @@ mod tests {
         other.cache.enabled = false;
         other.cache.eviction_strategy = EvictionStrategy::Lru;
         other.cache.max_entries = 7;
+        other.cache.version_stripes = 7;
         other.cache.max_memory_mb = 7;
         other.log.format = LogFormat::Json;
         other.pool.idle_timeout_secs = 7;

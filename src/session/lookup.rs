@@ -87,14 +87,6 @@ impl ReadRequest<'_> {
     }
 }
 
-impl Tentative {
-    /// `None` if the Bind cannot be decoded, which it could be before.
-    fn key(&self, context: &[u8; 32]) -> Option<CacheKey> {
-        let bind = self.bind.as_deref().map(Bind::decode).transpose().ok()?;
-        Some(key(context, &self.statement, &self.types, bind.as_ref()))
-    }
-}
-
 fn key(context: &[u8; 32], statement: &Statement, types: &[u32], bind: Option<&Bind<'_>>) -> CacheKey {
     request_key(context, &statement.digest, types, |hasher| {
         let bind = bind.unwrap_or(&Bind::EMPTY);
@@ -155,7 +147,7 @@ impl Session {
             .known
             .analysis(database, request.statement, request.types, &context, epoch)
             .ok_or((Bypass::Undecided, true))?;
-        let tables = analysis.read.as_ref().map_err(|bypass| never(*bypass))?;
+        let plan = analysis.read.as_ref().map_err(|bypass| never(*bypass))?;
 
         let key = request.key(&context);
         match self.shared.store.get(&key) {
@@ -163,7 +155,11 @@ impl Session {
             Lookup::Hit(_) | Lookup::Absent => {}
             Lookup::Gone(reason) => self.count_eviction(reason, 1),
         }
-        let Some(dependencies) = database.versions.observe(tables) else { return Err(never(Bypass::InFlight)) };
+        let Some(dependencies) =
+            database.versions.observe(plan.reads(part, request.bind.as_ref().map(|(_, bind)| bind)))
+        else {
+            return Err(never(Bypass::InFlight));
+        };
         match self.shared.flights.board(key) {
             Turn::Lead(lead) => {
                 self.count_access(Access::Miss);
@@ -208,14 +204,17 @@ impl Session {
     /// A recorded read is complete, and the analysis of its statement, which belongs to `epoch`, is known now.
     pub(super) fn store_tentative(&self, fill: Fill, analysis: &Analysis, epoch: u64) {
         let Basis::Tentative(tentative) = fill.basis else { return };
-        let (Some(context), Ok(tables)) = (self.context.digest(), &analysis.read) else { return };
+        let (Some(context), Ok(plan)) = (self.context.digest(), &analysis.read) else { return };
         let database = self.visit.database();
         // Nothing is recorded on a catalogue that is in doubt.
         if database.model().is_none_or(|model| model.epoch != epoch) {
             return;
         }
-        let dependencies = tentative.quiet.and_then(|quiet| database.versions.observe_since(quiet, tables));
-        if let (Some(dependencies), Some(key)) = (dependencies, tentative.key(context)) {
+        let (Some(quiet), Some(part)) = (tentative.quiet, tentative.statement.parts.first()) else { return };
+        // It could be decoded before.
+        let Ok(bind) = tentative.bind.as_deref().map(Bind::decode).transpose() else { return };
+        let key = key(context, &tentative.statement, &tentative.types, bind.as_ref());
+        if let Some(dependencies) = database.versions.observe_since(quiet, plan.reads(part, bind.as_ref())) {
             self.store(fill.recording, key, dependencies, fill.started);
         }
     }

@@ -12,6 +12,7 @@ pub mod lexer;
 mod literal;
 mod memo;
 mod normal;
+pub mod predicates;
 mod set;
 mod split;
 
@@ -24,6 +25,7 @@ pub use class::{Class, DiscardTarget, Isolation, SessionCommand, SetAction, Tran
 pub use facts::{Facts, Name};
 use lexer::{Lexer, Token};
 pub use memo::Statements;
+use predicates::Predicates;
 
 /// Everything that is derived from one text, which may hold several statements.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub struct Part {
     pub shape: [u8; 32],
     /// For `CopyIn`: the qualified name of the table, as written.
     pub copy_target: Option<Vec<u8>>,
+    /// Which rows it concerns, for reads and writes of which that can be told.
+    pub predicates: Option<Box<Predicates>>,
 }
 
 impl Statement {
@@ -69,6 +73,12 @@ impl Statement {
         self.single_read
     }
 
+    /// Whether its parameters tell which rows it writes.
+    pub fn is_told_by_parameters(&self) -> bool {
+        matches!(self.parts.as_slice(), [part]
+            if part.class == Class::Write && part.facts.has_parameters() && part.predicates.is_some())
+    }
+
     /// Bytes this takes, about.
     fn weight(&self) -> usize {
         size_of::<Self>() + self.parts.iter().map(Part::weight).sum::<usize>()
@@ -85,6 +95,7 @@ impl Statement {
             range: 0..text.len(),
             shape: digest,
             copy_target: None,
+            predicates: None,
         };
         Self { parts: vec![part], digest, single_read: false }
     }
@@ -99,7 +110,10 @@ impl Part {
             let end = target.last().map_or(0, Token::end);
             target.first().map_or(Vec::new(), |first| text[first.start..end].to_vec())
         });
-        Self { class, facts: Facts::of(tokens), range, shape: normal::shape(tokens), copy_target }
+        let facts = Facts::of(tokens);
+        let concerns_rows = matches!(class, Class::Read | Class::Write);
+        let predicates = concerns_rows.then(|| Predicates::of(tokens, &facts)).flatten().map(Box::new);
+        Self { class, facts, range, shape: normal::shape(tokens), copy_target, predicates }
     }
 
     /// Whether `word`, as PostgreSQL folds it, is among its identifiers and key words.
@@ -113,7 +127,10 @@ impl Part {
     }
 
     fn weight(&self) -> usize {
-        size_of::<Self>() + self.facts.weight() + self.copy_target.as_ref().map_or(0, Vec::len)
+        size_of::<Self>()
+            + self.facts.weight()
+            + self.copy_target.as_ref().map_or(0, Vec::len)
+            + self.predicates.as_ref().map_or(0, |predicates| predicates.weight())
     }
 }
 
