@@ -9,7 +9,8 @@
 //!
 //! - a read that began after a write's client was told sees that write;
 //! - reads never go backwards, neither those of one client nor those of different clients that follow one another;
-//! - what is written together is read together: a cell that is shown twice in one answer shows one value, transfers keep the sum;
+//! - what is written together is read together: a cell that is shown twice in one answer shows one value, transfers keep the sum, and
+//!   there is one moment at which all cells of an answer had their values;
 //! - nothing that was rolled back, or is not committed yet, is shown to others; a transaction sees its own writes.
 //!
 //! Clients vanish in the middle of requests and the server's processes are terminated, so that outcomes stay unknown: such an
@@ -28,7 +29,7 @@
 //! CONSISTENCY_SECONDS=1800 cargo test --test the_cache_is_consistent under_a_random_workload -- --nocapture
 //! ```
 //!
-//! One seed gives each client the same choices again. In which order their requests meet is up to the machine, so a violation may take
+//! Every client derives its choices from the seed. In which order their requests meet is up to the machine, so a violation may take
 //! several runs of its seed to come back.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
@@ -45,6 +46,7 @@ mod consistency {
     mod reads;
     mod run;
     mod schema;
+    mod transaction;
     mod world;
     mod writes;
 }

@@ -26,6 +26,7 @@ pub async fn audit(world: &World, rng: &mut StdRng) {
     let direct = Connection::open(stage.cluster.port, &stage.database, "audit").await;
     let Ok(mut direct) = direct else { panic!("PostgreSQL takes no connection") };
     until_the_ended_are_gone(world, &mut direct).await;
+    roll_back_what_is_prepared(&mut direct).await;
     for family in Family::ALL {
         settle(world, &mut direct, family).await;
     }
@@ -59,6 +60,16 @@ async fn until_the_ended_are_gone(world: &World, direct: &mut Connection) {
         direct.ask(&Request::new(&sql, Vec::new()), How::Simple).await.expect("an answer").rows == [[0]]
     })
     .await;
+}
+
+/// Clients whose connection ended between the two phases leave such transactions, and nobody commits them.
+async fn roll_back_what_is_prepared(direct: &mut Connection) {
+    let sql = "SELECT gid::int8 FROM pg_prepared_xacts WHERE database = current_database()";
+    let prepared = direct.ask(&Request::new(sql, Vec::new()), How::Simple).await.expect("an answer").rows;
+    for name in prepared.into_iter().flatten() {
+        let roll_back = Request::new(&format!("ROLLBACK PREPARED '{name}'"), Vec::new());
+        direct.ask(&roll_back, How::Simple).await.expect("an answer");
+    }
 }
 
 /// Outcomes that were unknown are known from here on.

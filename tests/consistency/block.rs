@@ -1,6 +1,6 @@
 //! What a client has done in a transaction block that is still open.
 
-use super::cells::{Adds, Bounds, Cell, add};
+use super::cells::{Adds, Bounds, Cell, Span, add};
 
 pub struct Block {
     /// Added in this block, and seen by nobody else yet.
@@ -10,11 +10,13 @@ pub struct Block {
     /// REPEATABLE READ: everything is read as it was at the first statement.
     is_repeatable: bool,
     snapshot: Option<Bounds>,
+    /// When that can have been taken, going by what was read.
+    taken: Span,
 }
 
 impl Block {
     pub fn new(is_repeatable: bool) -> Self {
-        Self { own: Adds::new(), savepoints: Vec::new(), is_repeatable, snapshot: None }
+        Self { own: Adds::new(), savepoints: Vec::new(), is_repeatable, snapshot: None, taken: Span::ALWAYS }
     }
 
     pub fn is_repeatable(&self) -> bool {
@@ -52,6 +54,15 @@ impl Block {
             snapshot.low.set(cell, committed);
             snapshot.high.set(cell, committed);
         }
+    }
+
+    /// A read's snapshot was taken in this span; if that is the whole block's, what is left of it.
+    pub fn narrowed(&mut self, span: Span) -> Span {
+        if !self.is_repeatable {
+            return span;
+        }
+        self.taken = self.taken.and(span);
+        self.taken
     }
 
     pub fn savepoint(&mut self) {

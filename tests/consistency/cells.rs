@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Cells of each family, numbered from 0.
 pub const EACH: i64 = 6;
@@ -127,6 +128,22 @@ impl Bounds {
     }
 }
 
+/// The moments at which a snapshot can have been taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    pub from: Duration,
+    pub to: Duration,
+}
+
+impl Span {
+    pub const ALWAYS: Self = Self { from: Duration::ZERO, to: Duration::MAX };
+
+    /// Both, which is nothing if `from` is behind `to` afterwards.
+    pub fn and(self, other: Self) -> Self {
+        Self { from: self.from.max(other.from), to: self.to.min(other.to) }
+    }
+}
+
 #[derive(Clone, Default)]
 struct Known {
     /// Added by writes whose client was told that they are committed.
@@ -135,19 +152,47 @@ struct Known {
     seen: i64,
     /// Added by writes that may be committed: the told ones, those on their way, and those whose outcome nobody knows.
     may: i64,
+    /// When the lowest possible value came to be this or more.
+    low_since: BTreeMap<i64, Duration>,
+    /// When the highest possible value came to be this or more, and has been since.
+    high_since: BTreeMap<i64, Duration>,
+}
+
+impl Known {
+    fn low(&self) -> i64 {
+        self.told.max(self.seen)
+    }
+
+    /// Changes the counts at this moment.
+    fn change(&mut self, now: Duration, change: impl FnOnce(&mut Self)) {
+        let (low, high) = (self.low(), self.may);
+        change(self);
+        self.low_since.extend((low + 1..=self.low()).map(|value| (value, now)));
+        self.high_since.extend((high + 1..=self.may).map(|value| (value, now)));
+        self.high_since.split_off(&(self.may + 1));
+    }
 }
 
 /// What is known about every cell. Whoever writes says so here before and after, whoever reads asks here before and after.
-pub struct Register(Mutex<Vec<Known>>);
+pub struct Register {
+    start: Instant,
+    cells: Mutex<Vec<Known>>,
+}
 
 impl Register {
     pub fn new() -> Self {
-        Self(Mutex::new(vec![Known::default(); Family::ALL.len() * EACH as usize]))
+        let cells = vec![Known::default(); Family::ALL.len() * EACH as usize];
+        Self { start: Instant::now(), cells: Mutex::new(cells) }
+    }
+
+    /// The time, for everything that is compared.
+    pub fn now(&self) -> Duration {
+        self.start.elapsed()
     }
 
     /// The least that a read may show which is sent after this.
     pub fn low(&self) -> Levels {
-        Levels(self.lock().iter().map(|known| known.told.max(known.seen)).collect())
+        Levels(self.lock().iter().map(Known::low).collect())
     }
 
     /// The most that a read may show whose reply came before this.
@@ -155,23 +200,31 @@ impl Register {
         Levels(self.lock().iter().map(|known| known.may).collect())
     }
 
+    /// When a cell can have had this committed value.
+    pub fn span(&self, cell: Cell, value: i64) -> Span {
+        let known = self.lock();
+        let known = &known[cell.slot()];
+        Span {
+            from: known.high_since.get(&value).copied().unwrap_or(Span::ALWAYS.from),
+            to: known.low_since.get(&(value + 1)).copied().unwrap_or(Span::ALWAYS.to),
+        }
+    }
+
     /// What may commit these additions is about to be sent.
     pub fn sending(&self, adds: &Adds) {
-        let mut known = self.lock();
-        for (cell, amount) in adds {
-            known[cell.slot()].may += amount;
+        for (&cell, amount) in adds {
+            self.change(cell, |known| known.may += amount);
         }
     }
 
     /// Of the additions `sent`, the client was told that just these are committed.
     pub fn told(&self, sent: &Adds, committed: &Adds) {
-        let mut known = self.lock();
-        for (cell, amount) in sent {
-            known[cell.slot()].may -= amount;
-        }
-        for (cell, amount) in committed {
-            known[cell.slot()].may += amount;
-            known[cell.slot()].told += amount;
+        for (&cell, amount) in sent {
+            let committed = committed.get(&cell).copied().unwrap_or_default();
+            self.change(cell, |known| {
+                known.may += committed - amount;
+                known.told += committed;
+            });
         }
     }
 
@@ -179,18 +232,55 @@ impl Register {
     pub fn seen(&self, cell: Cell, value: i64) {
         // Between a commit and its message to the other processes, these see the old function: only being told counts.
         if cell.family != Family::Function {
-            let mut known = self.lock();
-            let known = &mut known[cell.slot()];
-            known.seen = known.seen.max(value);
+            self.change(cell, |known| known.seen = known.seen.max(value));
         }
     }
 
-    /// Nobody writes, and this is the value.
+    /// Nobody reads or writes, and this is the value.
     pub fn settle(&self, cell: Cell, value: i64) {
-        self.lock()[cell.slot()] = Known { told: value, seen: value, may: value };
+        self.lock()[cell.slot()] = Known { told: value, seen: value, may: value, ..Known::default() };
+    }
+
+    fn change(&self, cell: Cell, change: impl FnOnce(&mut Known)) {
+        self.lock()[cell.slot()].change(self.now(), change);
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_values_that_were_never_current_together_share_no_moment() {
+        let register = Register::new();
+        let [a, b] = [Family::Point.cell(0), Family::Point.cell(1)];
+        for cell in [a, b] {
+            let one = Adds::from([(cell, 1)]);
+            register.sending(&one);
+            register.told(&one, &one);
+        }
+        let share = |of_a, of_b| {
+            let both = register.span(a, of_a).and(register.span(b, of_b));
+            both.from <= both.to
+        };
+        assert!(share(0, 0) && share(1, 0) && share(1, 1));
+        assert!(!share(0, 1), "a was told to be 1 before b's write was sent");
+    }
+
+    #[test]
+    fn what_was_refused_was_never_current() {
+        let register = Register::new();
+        let cell = Family::Point.cell(0);
+        let one = Adds::from([(cell, 1)]);
+        register.sending(&one);
+        register.told(&one, &Adds::new());
+        let refused = register.now();
+        register.sending(&one);
+        assert!(register.span(cell, 1).from >= refused);
+        assert_eq!(register.span(cell, 0).to, Duration::MAX);
     }
 }

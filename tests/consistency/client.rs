@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 
 use super::audit;
 use super::block::Block;
-use super::cells::{Adds, Bounds, Cell, Family};
+use super::cells::{Adds, Bounds, Cell, Family, Span};
 use super::connection::{Answer, Connection, How, Lost, Request};
 use super::facts::{Fact, refute};
 use super::reads::{self, Read};
@@ -20,38 +20,50 @@ const AUDIT_EVERY: u64 = 1_500;
 /// One of so many: operations before which a process of the server is terminated; reads and writes in the middle of which the client
 /// vanishes; writes of the faulty kind that go past the proxy.
 const TERMINATE: u32 = 1_500;
-const VANISH_READING: u32 = 1_500;
-const VANISH_WRITING: u32 = 80;
+pub(super) const VANISH_READING: u32 = 1_500;
+pub(super) const VANISH_WRITING: u32 = 80;
 const FAULT: u32 = 4;
 
 /// Errors that are nobody's fault when clients write the same rows, and one when its process is terminated.
 const EXPECTED: [&str; 8] = ["40001", "40P01", "55P03", "57P01", "23505", "42P07", "42701", "XX000"];
 
 /// Whether the statement succeeded; if not, its error is an expected one, or the run is over.
-type Succeeded = bool;
+pub(super) type Succeeded = bool;
 
 pub struct Client {
-    world: Arc<World>,
-    number: u64,
+    pub(super) world: Arc<World>,
+    pub(super) number: u64,
     name: String,
     opened: u64,
-    rng: StdRng,
+    pub(super) prepared: u64,
+    pub(super) rng: StdRng,
     connection: Option<Connection>,
     /// Straight to PostgreSQL, for faults and to terminate others.
     past: Option<Connection>,
     /// What it has just written and will read now.
-    written: Option<Family>,
+    pub(super) written: Option<Family>,
 }
 
 impl Client {
     pub fn new(world: Arc<World>, number: u64) -> Self {
         let rng = world.rng(number);
-        Self { world, number, name: String::new(), opened: 0, rng, connection: None, past: None, written: None }
+        Self {
+            world,
+            number,
+            name: String::new(),
+            opened: 0,
+            prepared: 0,
+            rng,
+            connection: None,
+            past: None,
+            written: None,
+        }
     }
 
     /// Until the run is over.
     pub async fn live(mut self) {
         let world = self.world.clone();
+        let _guard = world.ends_with_me();
         for operation in 1_u64.. {
             if world.is_over() {
                 break;
@@ -124,26 +136,28 @@ impl Client {
         Ok(())
     }
 
-    fn chance(&mut self, one_of: u32) -> bool {
+    pub(super) fn chance(&mut self, one_of: u32) -> bool {
         self.rng.random_ratio(1, one_of)
     }
 
     fn how(&mut self) -> How {
-        match self.rng.random_range(0..6) {
-            0 | 1 => How::Simple,
-            2 => How::Unnamed { binary: false },
-            3 => How::Unnamed { binary: true },
-            4 => How::Named { binary: false },
+        match self.rng.random_range(0..40) {
+            0 => How::Sliced,
+            1..12 => How::Simple,
+            12..20 => How::Unnamed { binary: false },
+            20..28 => How::Unnamed { binary: true },
+            28..34 => How::Named { binary: false },
             _ => How::Named { binary: true },
         }
     }
 
     /// For writes: text that differs from time to time is not worth a name, and in a calm is a new statement to find out about.
     /// COPY goes by the simple protocol here.
-    fn how_to_write(&mut self, requests: &[Request]) -> How {
+    pub(super) fn how_to_write(&mut self, requests: &[Request]) -> How {
         match self.how() {
             _ if requests.iter().any(|request| request.copy.is_some()) => How::Simple,
             How::Simple if !self.world.is_stormy() && self.rng.random_ratio(3, 4) => How::Unnamed { binary: true },
+            How::Sliced => How::Unnamed { binary: false },
             How::Named { binary } if requests.iter().any(|request| request.params.is_empty()) => {
                 How::Unnamed { binary }
             }
@@ -152,7 +166,7 @@ impl Client {
     }
 
     /// Asks, or vanishes after having asked.
-    async fn ask(&mut self, requests: &[Request], how: How, vanish: u32) -> Result<Answer, Lost> {
+    pub(super) async fn ask(&mut self, requests: &[Request], how: How, vanish: u32) -> Result<Answer, Lost> {
         let is_to_vanish = self.chance(vanish);
         let connection = self.connection.as_mut().expect("connected before");
         if is_to_vanish {
@@ -164,7 +178,7 @@ impl Client {
     }
 
     /// Reads and checks what comes.
-    async fn read(&mut self, family: Family, mut block: Option<&mut Block>) -> Result<Succeeded, Lost> {
+    pub(super) async fn read(&mut self, family: Family, mut block: Option<&mut Block>) -> Result<Succeeded, Lost> {
         let read = reads::pick(&mut self.rng, family);
         let how = self.how();
         let (began, low) = (self.world.now(), self.world.register.low());
@@ -187,7 +201,7 @@ impl Client {
         read: &Read,
         answer: &Answer,
         outside: Bounds,
-        block: Option<&mut Block>,
+        mut block: Option<&mut Block>,
         began: Duration,
         what: String,
     ) {
@@ -196,7 +210,8 @@ impl Client {
             Some(block) => block.bounds(outside),
             None => outside,
         };
-        if let Some(why) = refute(&facts, &bounds) {
+        let why = refute(&facts, &bounds).or_else(|| self.refute_snapshot(&facts, block.as_deref_mut()));
+        if let Some(why) = why {
             let what =
                 format!("the answer to {}, asked {began:.3?} after the start: {what}\n{:?}", self.name, answer.rows);
             self.world.violated(why, &what, &facts, Some(&bounds));
@@ -204,6 +219,22 @@ impl Client {
         self.learn(&facts, block);
         let cells = facts.iter().flat_map(Fact::cells).collect();
         self.remember(began, format!("{what} -> {:?}", answer.rows), cells);
+    }
+
+    /// Why there was no moment at which all cells had these values.
+    fn refute_snapshot(&self, facts: &[Fact], block: Option<&mut Block>) -> Option<String> {
+        let committed = |cell, value| value - block.as_ref().map_or(0, |block| block.own(cell));
+        let spans = facts.iter().filter_map(|fact| match *fact {
+            Fact::Value(cell, value) if cell.family.is_current_in_blocks() => {
+                Some(self.world.register.span(cell, committed(cell, value)))
+            }
+            _ => None,
+        });
+        let span = spans.fold(Span::ALWAYS, Span::and);
+        let span = block.map_or(span, |block| block.narrowed(span));
+        let (from, to) = (span.from, span.to);
+        (from > to)
+            .then(|| format!("no one snapshot: one value was not there before {from:.6?}, another not after {to:.6?}"))
     }
 
     /// Later reads may not show less.
@@ -219,12 +250,12 @@ impl Client {
         }
     }
 
-    fn remember(&self, began: Duration, what: String, cells: Vec<Cell>) {
+    pub(super) fn remember(&self, began: Duration, what: String, cells: Vec<Cell>) {
         self.world.remember(Event { began, who: self.name.clone(), what, cells });
     }
 
     /// Always `false`. An error that nothing here explains ends the run.
-    fn failed(&self, (code, message): &(String, String), request: &Request) -> Succeeded {
+    pub(super) fn failed(&self, (code, message): &(String, String), request: &Request) -> Succeeded {
         if EXPECTED.contains(&code.as_str()) {
             self.world.count("error");
         } else {
@@ -266,122 +297,6 @@ impl Client {
             self.written = adds.keys().next().filter(|_| self.rng.random()).map(|cell| cell.family);
         }
         Ok(())
-    }
-
-    async fn write_in_its_own_block(&mut self, write: &Write) -> Result<(), Lost> {
-        let mut block = Block::new(false);
-        self.command("BEGIN").await?;
-        let succeeded = self.write_in(&mut block, write).await?;
-        self.end(block, succeeded).await
-    }
-
-    async fn write_in(&mut self, block: &mut Block, write: &Write) -> Result<Succeeded, Lost> {
-        let mut returned = None;
-        for step in &write.steps {
-            let mut request = step.request.clone();
-            if let Some(value) = returned {
-                request.sql = request.sql.replace("{v}", &format!("{value}"));
-            }
-            let how = self.how_to_write(std::slice::from_ref(&request));
-            let (began, low) = (self.world.now(), self.world.register.low());
-            let answer = self.ask(std::slice::from_ref(&request), how, VANISH_WRITING).await?;
-            block.ran(&Bounds { low, high: self.world.register.high() });
-            let cells = step.adds.keys().copied().collect();
-            self.remember(began, format!("{how:?} {} (in a block) -> {:?}", request.inlined(), answer.error), cells);
-            if let Some(error) = &answer.error {
-                return Ok(self.failed(error, &request));
-            }
-            block.wrote(&step.added(&answer));
-            returned = returned.or(answer.rows.first().map(|row| row[0]));
-        }
-        self.world.count(write.kind);
-        Ok(true)
-    }
-
-    /// A block of a few reads and writes, with savepoints.
-    async fn transaction(&mut self) -> Result<(), Lost> {
-        let mut block = Block::new(self.chance(6));
-        let level = if block.is_repeatable() { "REPEATABLE READ" } else { "READ COMMITTED" };
-        self.command(&format!("BEGIN ISOLATION LEVEL {level}")).await?;
-        let mut family = self.world.family(&mut self.rng);
-        for _ in 0..self.rng.random_range(1..8) {
-            if self.chance(3) {
-                family = self.world.family(&mut self.rng);
-            }
-            if !self.step(&mut block, family).await? {
-                if !block.has_savepoint() {
-                    return self.end(block, false).await;
-                }
-                self.command("ROLLBACK TO here").await?;
-                block.rollback_to_savepoint();
-            }
-        }
-        self.end(block, true).await
-    }
-
-    async fn step(&mut self, block: &mut Block, family: Family) -> Result<Succeeded, Lost> {
-        match self.rng.random_range(0..10) {
-            0 => {
-                block.savepoint();
-                self.command("SAVEPOINT here").await
-            }
-            1 if block.has_savepoint() => {
-                block.rollback_to_savepoint();
-                self.command("ROLLBACK TO here").await
-            }
-            2 if block.has_savepoint() => {
-                block.release();
-                self.command("RELEASE here").await
-            }
-            3..7 => {
-                let write = writes::pick(&mut self.rng, family);
-                if write.place == Place::Alone
-                    || (write.is_loud() && !self.world.is_stormy())
-                    || (block.is_repeatable() && !family.keeps_to_snapshots())
-                {
-                    return Ok(true);
-                }
-                self.write_in(block, &write).await
-            }
-            _ if !family.is_current_in_blocks() || (block.is_repeatable() && !family.keeps_to_snapshots()) => Ok(true),
-            _ => self.read(family, Some(block)).await,
-        }
-    }
-
-    /// Commits, or not.
-    async fn end(&mut self, block: Block, is_healthy: bool) -> Result<(), Lost> {
-        if !is_healthy || self.chance(5) {
-            self.world.count("rollback");
-            self.command("ROLLBACK").await?;
-            return Ok(());
-        }
-        let adds = block.adds();
-        let began = self.world.now();
-        self.world.register.sending(adds);
-        let how = [How::Simple, How::Unnamed { binary: false }][self.rng.random_range(0..2)];
-        let commit = Request::new("COMMIT", Vec::new());
-        let answer = self.ask(std::slice::from_ref(&commit), how, VANISH_WRITING).await;
-        let cells = adds.keys().copied().collect();
-        let Ok(answer) = answer else {
-            self.remember(began, format!("COMMIT of {adds:?} -> nobody knows"), cells);
-            return Err(Lost);
-        };
-        let is_committed = answer.error.is_none() && answer.tag == "COMMIT";
-        self.remember(began, format!("COMMIT of {adds:?} -> {} {:?}", answer.tag, answer.error), cells);
-        self.world.register.told(adds, if is_committed { adds } else { const { &Adds::new() } });
-        if let Some(error) = &answer.error {
-            self.failed(error, &commit);
-        }
-        self.world.count("commit");
-        self.written = adds.keys().next().filter(|_| self.rng.random()).map(|cell| cell.family);
-        Ok(())
-    }
-
-    /// A statement that neither reads nor writes.
-    async fn command(&mut self, sql: &str) -> Result<Succeeded, Lost> {
-        let request = Request::new(sql, Vec::new());
-        let answer = self.ask(std::slice::from_ref(&request), How::Simple, VANISH_READING).await?;
-        Ok(answer.error.is_none_or(|error| self.failed(&error, &request)))
     }
 }
 

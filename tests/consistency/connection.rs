@@ -33,6 +33,8 @@ pub enum How {
     Simple,
     /// Parse to Sync in one batch; parameters and results in text or binary format.
     Unnamed { binary: bool },
+    /// The same in text format, the first row by an Execute of its own.
+    Sliced,
     /// The same with a statement that was prepared when it was first asked.
     Named { binary: bool },
 }
@@ -147,6 +149,11 @@ impl Connection {
                 .iter()
                 .fold(Batch::new(), |batch, request| execute(parse(batch, "", request), "", request, binary))
                 .sync(),
+            How::Sliced => {
+                let slice =
+                    |batch, request| bind(parse(batch, "", request), "", request, false).execute("", 1).execute("", 0);
+                requests.iter().fold(Batch::new(), slice).sync()
+            }
             How::Named { binary } => {
                 let mut batch = Batch::new();
                 for request in requests {
@@ -225,10 +232,14 @@ fn parse(batch: Batch, name: &str, request: &Request) -> Batch {
 }
 
 fn execute(batch: Batch, name: &str, request: &Request, binary: bool) -> Batch {
+    bind(batch, name, request, binary).execute("", 0)
+}
+
+fn bind(batch: Batch, name: &str, request: &Request, binary: bool) -> Batch {
     let values: Vec<_> = request.params.iter().map(|param| param.encoded(binary)).collect();
     let values: Vec<_> = values.iter().map(|value| Some(value.as_slice())).collect();
     let format = [i16::from(binary)];
-    batch.bind_formats("", name, &format, &values, &format).describe_portal("").execute("", 0)
+    batch.bind_formats("", name, &format, &values, &format).describe_portal("")
 }
 
 /// The values of a DataRow as numbers.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -60,7 +60,6 @@ pub struct World {
     pub gate: RwLock<()>,
     /// Names of connections that have ended, whose processes at the server may still be at work.
     pub ended: Mutex<Vec<String>>,
-    start: Instant,
     operations: AtomicU64,
     is_over: AtomicBool,
     history: Mutex<VecDeque<(Duration, Event)>>,
@@ -76,7 +75,6 @@ impl World {
             register: Register::new(),
             gate: RwLock::new(()),
             ended: Mutex::default(),
-            start: Instant::now(),
             operations: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
             history: Mutex::default(),
@@ -91,7 +89,7 @@ impl World {
     }
 
     pub fn now(&self) -> Duration {
-        self.start.elapsed()
+        self.register.now()
     }
 
     pub fn is_over(&self) -> bool {
@@ -110,7 +108,8 @@ impl World {
         }
         let spell = self.operations() / SPELL;
         let mut in_spell = StdRng::seed_from_u64(self.settings.seed.wrapping_add(spell));
-        let mut hot = [0; 2].map(|_| Family::ALL[in_spell.random_range(0..Family::ALL.len())]);
+        let cacheable = Family::ALL.len() - 1;
+        let mut hot = [0; 2].map(|_| Family::ALL[in_spell.random_range(0..cacheable)]);
         if let Some(family) = self.settings.fault.and_then(writes::family) {
             hot[0] = family;
         }
@@ -121,6 +120,11 @@ impl World {
     pub fn count(&self, kind: &'static str) {
         self.operations.fetch_add(1, Ordering::Relaxed);
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
+    }
+
+    /// Ends the run if this is dropped by a panic.
+    pub fn ends_with_me(self: &Arc<Self>) -> impl Drop + use<> {
+        EndsTheRun(self.clone())
     }
 
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
@@ -184,5 +188,15 @@ impl World {
             self.settings.duration.as_secs()
         ));
         lines.join("\n")
+    }
+}
+
+struct EndsTheRun(Arc<World>);
+
+impl Drop for EndsTheRun {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.is_over.store(true, Ordering::Relaxed);
+        }
     }
 }
