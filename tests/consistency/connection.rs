@@ -45,7 +45,7 @@ pub struct Answer {
     pub rows: Vec<Row>,
     /// The number of rows in the last command tag that has one.
     pub affected: Option<i64>,
-    /// The last command tag.
+    /// The first command tag.
     pub tag: String,
     /// SQLSTATE and message.
     pub error: Option<(String, String)>,
@@ -186,9 +186,11 @@ impl Connection {
             match frame.tag {
                 b'D' => answer.rows.push(row(&frame, binary)),
                 b'C' => {
-                    answer.tag = String::from_utf8_lossy(&frame.body[..frame.body.len() - 1]).into_owned();
-                    let count = answer.tag.rsplit(' ').next().and_then(|count| count.parse().ok());
-                    answer.affected = count.or(answer.affected);
+                    let tag = String::from_utf8_lossy(&frame.body[..frame.body.len() - 1]).into_owned();
+                    answer.affected = tag.rsplit(' ').next().and_then(|count| count.parse().ok()).or(answer.affected);
+                    if answer.tag.is_empty() {
+                        answer.tag = tag;
+                    }
                 }
                 b'E' => {
                     is_over |= frame.field('S').is_some_and(|severity| severity == "FATAL");

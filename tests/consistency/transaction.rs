@@ -107,10 +107,18 @@ impl Client {
             }
             commit.sql = format!("COMMIT PREPARED '{name}'");
         }
+        let how = match self.rng.random_range(0..3) {
+            0 => How::Unnamed { binary: false },
+            1 => How::Simple,
+            _ => {
+                // Others see what is committed long before this client is told.
+                commit.sql += "; SELECT 1 FROM pg_sleep(0.01)";
+                How::Simple
+            }
+        };
         let adds = block.adds();
         let began = self.world.now();
         self.world.register.sending(adds);
-        let how = [How::Simple, How::Unnamed { binary: false }][self.rng.random_range(0..2)];
         let answer = self.ask(std::slice::from_ref(&commit), how, VANISH_WRITING).await;
         let cells = adds.keys().copied().collect();
         let Ok(answer) = answer else {
@@ -123,7 +131,7 @@ impl Client {
         if let Some(error) = &answer.error {
             self.failed(error, &commit);
         }
-        self.world.count(if commit.sql == "COMMIT" { "commit" } else { "commit prepared" });
+        self.world.count(if answer.tag == "COMMIT PREPARED" { "commit prepared" } else { "commit" });
         self.written = adds.keys().next().filter(|_| self.rng.random()).map(|cell| cell.family);
         Ok(())
     }
