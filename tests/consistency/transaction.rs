@@ -110,6 +110,7 @@ impl Client {
         let how = match self.rng.random_range(0..3) {
             0 => How::Unnamed { binary: false },
             1 => How::Simple,
+            _ if commit.sql != "COMMIT" => How::Simple,
             _ => {
                 // Others see what is committed long before this client is told.
                 commit.sql += "; SELECT 1 FROM pg_sleep(0.01)";
@@ -125,7 +126,7 @@ impl Client {
             self.remember(began, format!("{} of {adds:?} -> nobody knows", commit.sql), cells);
             return Err(Lost);
         };
-        let is_committed = answer.error.is_none() && answer.tag.starts_with("COMMIT");
+        let is_committed = answer.tag.starts_with("COMMIT");
         self.remember(began, format!("{} of {adds:?} -> {} {:?}", commit.sql, answer.tag, answer.error), cells);
         self.world.register.told(adds, if is_committed { adds } else { const { &Adds::new() } });
         if let Some(error) = &answer.error {
