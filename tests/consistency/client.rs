@@ -23,6 +23,8 @@ const TERMINATE: u32 = 1_500;
 pub(super) const VANISH_READING: u32 = 1_500;
 pub(super) const VANISH_WRITING: u32 = 80;
 const FAULT: u32 = 4;
+/// Loud writes that happen in a calm nevertheless: they must meet a warm cache.
+const LOUD_IN_CALM: u32 = 12;
 
 /// Errors that are nobody's fault when clients write the same rows, and one when its process is terminated.
 const EXPECTED: [&str; 8] = ["40001", "40P01", "55P03", "57P01", "23505", "42P07", "42701", "XX000"];
@@ -94,7 +96,7 @@ impl Client {
             2..8 => {
                 let write = writes::pick(&mut self.rng, family);
                 let is_past = self.world.settings.fault == Some(write.kind) && self.chance(FAULT);
-                if write.is_loud() && !is_stormy && !is_past {
+                if write.is_loud() && !is_stormy && !is_past && !self.chance(LOUD_IN_CALM) {
                     self.read(family, None).await.map(drop)
                 } else if write.place == Place::InBlock || (write.steps.len() > 1 && !is_past && self.rng.random()) {
                     self.write_in_its_own_block(&write).await

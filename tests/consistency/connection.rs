@@ -45,8 +45,8 @@ pub struct Answer {
     pub rows: Vec<Row>,
     /// The number of rows in the last command tag that has one.
     pub affected: Option<i64>,
-    /// The first command tag.
-    pub tag: String,
+    /// The command tags.
+    pub tags: Vec<String>,
     /// SQLSTATE and message.
     pub error: Option<(String, String)>,
 }
@@ -188,9 +188,7 @@ impl Connection {
                 b'C' => {
                     let tag = String::from_utf8_lossy(&frame.body[..frame.body.len() - 1]).into_owned();
                     answer.affected = tag.rsplit(' ').next().and_then(|count| count.parse().ok()).or(answer.affected);
-                    if answer.tag.is_empty() {
-                        answer.tag = tag;
-                    }
+                    answer.tags.push(tag);
                 }
                 b'E' => {
                     is_over |= frame.field('S').is_some_and(|severity| severity == "FATAL");

@@ -55,6 +55,12 @@ INSERT INTO stock SELECT bucket, n FROM generate_series(0, 5) bucket, generate_s
 CREATE TABLE log (bucket int NOT NULL);
 CREATE INDEX ON log (bucket);
 
+-- Where a trigger is on this table now and then, updating it adds a row to the log, and it says so.
+CREATE TABLE feed (bucket int PRIMARY KEY, fed int NOT NULL);
+INSERT INTO feed TABLE pair_a;
+CREATE FUNCTION feed_log() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN INSERT INTO log VALUES (new.bucket); new.fed = 1; RETURN new; END $$;
+
 -- A trigger and a rule keep the second table equal to the first.
 CREATE TABLE trigger_src (id int PRIMARY KEY, v int NOT NULL);
 CREATE TABLE trigger_dst (id int PRIMARY KEY, v int NOT NULL);

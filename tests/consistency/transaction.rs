@@ -107,33 +107,37 @@ impl Client {
             }
             commit.sql = format!("COMMIT PREPARED '{name}'");
         }
-        let how = match self.rng.random_range(0..3) {
-            0 => How::Unnamed { binary: false },
-            1 => How::Simple,
-            _ if commit.sql != "COMMIT" => How::Simple,
-            _ => {
-                // Others see what is committed long before this client is told.
-                commit.sql += "; SELECT 1 FROM pg_sleep(0.01)";
-                How::Simple
+        let mut how = How::Simple;
+        let mut vanish = VANISH_WRITING;
+        match self.rng.random_range(0..6) {
+            _ if commit.sql != "COMMIT" => {}
+            // Others see what is committed long before this client is told.
+            0 | 1 => commit.sql = "COMMIT; SELECT 1 FROM pg_sleep(0.01)".into(),
+            // It is committed long after it was sent, when the client may have gone.
+            2 => {
+                commit.sql = "SELECT 1 FROM pg_sleep(0.03); COMMIT".into();
+                vanish = 2;
             }
-        };
+            3 | 4 => how = How::Unnamed { binary: false },
+            _ => {}
+        }
         let adds = block.adds();
         let began = self.world.now();
         self.world.register.sending(adds);
-        let answer = self.ask(std::slice::from_ref(&commit), how, VANISH_WRITING).await;
+        let answer = self.ask(std::slice::from_ref(&commit), how, vanish).await;
         let cells = adds.keys().copied().collect();
+        self.written = adds.keys().next().filter(|_| self.rng.random()).map(|cell| cell.family);
         let Ok(answer) = answer else {
             self.remember(began, format!("{} of {adds:?} -> nobody knows", commit.sql), cells);
             return Err(Lost);
         };
-        let is_committed = answer.tag.starts_with("COMMIT");
-        self.remember(began, format!("{} of {adds:?} -> {} {:?}", commit.sql, answer.tag, answer.error), cells);
+        let is_committed = answer.tags.iter().any(|tag| tag.starts_with("COMMIT"));
+        self.remember(began, format!("{} of {adds:?} -> {:?} {:?}", commit.sql, answer.tags, answer.error), cells);
         self.world.register.told(adds, if is_committed { adds } else { const { &Adds::new() } });
         if let Some(error) = &answer.error {
             self.failed(error, &commit);
         }
-        self.world.count(if answer.tag == "COMMIT PREPARED" { "commit prepared" } else { "commit" });
-        self.written = adds.keys().next().filter(|_| self.rng.random()).map(|cell| cell.family);
+        self.world.count(if commit.sql.starts_with("COMMIT PREPARED") { "commit prepared" } else { "commit" });
         Ok(())
     }
 

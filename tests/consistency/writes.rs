@@ -38,6 +38,8 @@ pub enum Effect {
     All,
     /// To its only cell: this much for each row that the command tag counts.
     PerRow(i64),
+    /// As much as was returned.
+    AsReturned,
     /// 1 to each cell whose id was returned.
     Returned(Family),
 }
@@ -50,6 +52,9 @@ impl Step {
             Effect::PerRow(amount) => {
                 let rows = answer.affected.unwrap_or_default();
                 self.adds.keys().map(|&cell| (cell, rows * amount)).collect()
+            }
+            Effect::AsReturned => {
+                self.adds.keys().map(|&cell| (cell, answer.rows.iter().map(|row| row[0]).sum())).collect()
             }
             Effect::Returned(family) => answer.rows.iter().map(|row| (family.cell(row[0]), 1)).collect(),
         }
@@ -172,6 +177,17 @@ const KINDS: &[(&str, Family, u32, Make)] = &[
     ("insert select", Family::Log, 2, |kind, id, _| {
         all(kind, Family::Log, id, 3, "INSERT INTO log SELECT $1::int4 FROM generate_series(1, 3)")
     }),
+    ("feed", Family::Log, 4, |kind, id, _| {
+        let sql = "UPDATE feed SET fed = 0 WHERE bucket = $1 RETURNING fed";
+        single(kind, sql, &[Param::Int(id as i32)], Adds::from([(Family::Log.cell(id), 1)]), Effect::AsReturned)
+    }),
+    ("add or drop trigger", Family::Log, 2, |kind, _, rng| {
+        let sql = [
+            "CREATE OR REPLACE TRIGGER feeding BEFORE UPDATE ON feed FOR EACH ROW EXECUTE FUNCTION feed_log()",
+            "DROP TRIGGER IF EXISTS feeding ON feed",
+        ];
+        single(kind, sql.choose(rng).unwrap(), &[], Adds::new(), Effect::All)
+    }),
     ("copy", Family::Log, 3, |kind, id, _| {
         let mut write = literal(kind, Family::Log, id, 2, &["COPY log FROM STDIN"]);
         write.steps[0].request.copy = Some(format!("{id}\n{id}\n"));
@@ -259,7 +275,8 @@ const KINDS: &[(&str, Family, u32, Make)] = &[
 ];
 
 /// Kinds of which the server does not say what they write before they have, and those that change definitions.
-const LOUD: [&str; 14] = [
+const LOUD: [&str; 15] = [
+    "add or drop trigger",
     "function",
     "do",
     "call",
