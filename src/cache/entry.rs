@@ -49,20 +49,29 @@ impl Entry {
         })
     }
 
-    /// All frames; starts with the RowDescription.
-    pub fn described(&self) -> Option<Bytes> {
-        (self.description > 0).then(|| self.frames.clone())
+    /// Whether a RowDescription is part of it.
+    pub fn is_described(&self) -> bool {
+        self.description > 0
+    }
+
+    /// The recorded frames, from the RowDescription on if there is one and it is asked for.
+    pub fn frames(&self, described: bool) -> &[u8] {
+        &self.frames[self.first(described)..]
+    }
+
+    /// The same, to be kept.
+    pub fn shared_frames(&self, described: bool) -> Bytes {
+        self.frames.slice(self.first(described)..)
+    }
+
+    fn first(&self, described: bool) -> usize {
+        if described { 0 } else { self.description }
     }
 
     /// How many columns the result has, as far as its first frame tells: a RowDescription or a DataRow begins with it.
     pub fn columns(&self) -> Option<usize> {
         let (tag, count) = (self.frames.first()?, self.frames.get(5..)?.first_chunk::<2>()?);
         matches!(*tag, backend::ROW_DESCRIPTION | backend::DATA_ROW).then(|| usize::from(u16::from_be_bytes(*count)))
-    }
-
-    /// The frames after the RowDescription.
-    pub fn rows(&self) -> Bytes {
-        self.frames.slice(self.description..)
     }
 
     pub fn expired(&self, now: Millis) -> bool {
@@ -177,8 +186,10 @@ mod tests {
     #[test]
     fn a_whole_result_becomes_an_entry() {
         let entry = entry(&[(b'T', b"TTT"), (b'D', b"DD"), (b'D', b"dd"), (b'C', b"C")], 100).expect("whole");
-        assert_eq!(entry.described().as_deref(), Some(&b"TTTDDddC"[..]));
-        assert_eq!(&entry.rows()[..], b"DDddC");
+        assert!(entry.is_described());
+        assert_eq!(entry.frames(true), b"TTTDDddC");
+        assert_eq!(entry.frames(false), b"DDddC");
+        assert_eq!(entry.shared_frames(false), entry.frames(false));
         let row = |frame: &[u8]| self::entry(&[(frame[0], frame), (b'C', b"C")], 100).expect("whole").columns();
         assert_eq!(row(b"D\0\0\0\x06\0\x03"), Some(3));
         assert_eq!(row(b"T\0\0\0\x06\0\x02"), Some(2));

@@ -5,6 +5,7 @@
 //! how long it waits for somebody who is slow is the caller's bound.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -12,7 +13,10 @@ use tokio::sync::watch;
 use super::key::CacheKey;
 
 #[derive(Default)]
-pub struct Flights(Mutex<HashMap<CacheKey, watch::Receiver<()>>>);
+pub struct Flights(Mutex<HashMap<CacheKey, Landing>>);
+
+/// What wakes the waiters when it is dropped; most flights have none.
+type Landing = Option<watch::Sender<()>>;
 
 /// What a miss is to do.
 pub enum Turn {
@@ -26,8 +30,6 @@ pub enum Turn {
 pub struct Lead {
     flights: Arc<Flights>,
     key: CacheKey,
-    /// Its end closes the channel and so wakes the waiters.
-    _landing: watch::Sender<()>,
 }
 
 /// The wait for a leader.
@@ -36,15 +38,18 @@ pub struct Waiting(watch::Receiver<()>);
 impl Flights {
     pub fn board(self: &Arc<Self>, key: CacheKey) -> Turn {
         let mut map = self.map();
-        if let Some(landing) = map.get(&key) {
-            return Turn::Follow(Waiting(landing.clone()));
+        match map.entry(key) {
+            Entry::Occupied(mut landing) => {
+                Turn::Follow(Waiting(landing.get_mut().get_or_insert_with(|| watch::Sender::new(())).subscribe()))
+            }
+            Entry::Vacant(vacant) => {
+                vacant.insert(None);
+                Turn::Lead(Lead { flights: self.clone(), key })
+            }
         }
-        let (sender, receiver) = watch::channel(());
-        map.insert(key, receiver);
-        Turn::Lead(Lead { flights: self.clone(), key, _landing: sender })
     }
 
-    fn map(&self) -> MutexGuard<'_, HashMap<CacheKey, watch::Receiver<()>>> {
+    fn map(&self) -> MutexGuard<'_, HashMap<CacheKey, Landing>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,9 +9,14 @@ use crate::cache::versions::{Counter, TableOid, WriteSet};
 use crate::statement::{Class, Part};
 
 /// An analysis holds for a statement's shape, in a session context, in a catalogue epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AnalysisKey {
-    pub digest: [u8; 32],
+    /// [`Part::shape`].
+    pub shape: [u8; 32],
+    /// Digest of the session's settings.
+    pub context: [u8; 32],
+    /// Parameter types as Parse declares them.
+    pub types: Box<[u32]>,
     pub epoch: u64,
 }
 
@@ -33,6 +38,12 @@ pub struct RelationLock {
     pub writes: bool,
     /// Its storage is a temporary table's.
     pub temporary: bool,
+}
+
+impl AnalysisKey {
+    pub fn new(part: &Part, types: &[u32], context: &[u8; 32], epoch: u64) -> Self {
+        Self { shape: part.shape, context: *context, types: types.into(), epoch }
+    }
 }
 
 impl Analysis {

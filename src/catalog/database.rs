@@ -87,6 +87,15 @@ impl Database {
         model
     }
 
+    /// Whether [`model`](Self::model) would return one.
+    pub fn is_certain(&self) -> bool {
+        let certain = !self.in_doubt() && self.has_model();
+        if !certain {
+            self.wake.notify_one();
+        }
+        certain
+    }
+
     /// The model of the present epoch, even in doubt: what a request may write is told from it, while a [`Classified`] is held.
     pub fn latest_model(&self) -> Option<Arc<Model>> {
         self.model.load_full().filter(|model| model.epoch == self.epoch())

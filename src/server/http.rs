@@ -109,7 +109,7 @@ pub(super) mod tests {
 
     #[tokio::test]
     async fn metrics_are_served() {
-        let shared = Shared::new(Config::default()).unwrap();
+        let shared = Shared::new(Config::default());
         let http = Http::start("127.0.0.1:0", &shared).unwrap();
         shared.metrics.queries(Class::Read).increment(7);
         let answer = fetch(http.addresses()[0], "/metrics").await;
@@ -120,7 +120,7 @@ pub(super) mod tests {
 
     #[tokio::test]
     async fn ready_follows_health_and_live_does_not() {
-        let shared = Shared::new(Config::default()).unwrap();
+        let shared = Shared::new(Config::default());
         let http = Http::start("127.0.0.1:0", &shared).unwrap();
         let address = http.addresses()[0];
         let upstream = shared.health.register("upstream");

@@ -19,13 +19,12 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio::time::{interval, timeout};
+use tokio::time::timeout;
 
 use crate::config::{Config, Sources};
 use crate::telemetry::health::{Component, Health, Status};
 use crate::telemetry::log::LogHandle;
-use crate::telemetry::metrics::{self, Metrics};
+use crate::telemetry::metrics::Metrics;
 use crate::wire::stream::Stream;
 
 pub use listen::ListenError;
@@ -71,9 +70,8 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(config: Config) -> Result<Self, ServerError> {
-        let metrics = Metrics::new().map_err(|error| ServerError::Metrics(error.to_string()))?;
-        Ok(Self { config: Arc::new(config), metrics: Arc::new(metrics), health: Arc::default() })
+    pub fn new(config: Config) -> Self {
+        Self { config: Arc::new(config), metrics: Arc::default(), health: Arc::default() }
     }
 }
 
@@ -83,8 +81,6 @@ pub enum ServerError {
     Listen(#[from] ListenError),
     #[error("cannot start: {0}")]
     Start(#[from] io::Error),
-    #[error("cannot set up the metrics: {0}")]
-    Metrics(String),
     #[error("cannot start: {0}")]
     Sessions(Box<dyn std::error::Error + Send + Sync>),
 }
@@ -99,7 +95,7 @@ pub fn run<S: Sessions>(
 ) -> Result<(), ServerError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let shared = Shared::new(config)?;
+        let shared = Shared::new(config);
         // Before anything listens: a signal in between must not kill the process with its socket file left behind.
         let signals = signals::receive()?;
         let sessions = sessions(&shared).map_err(ServerError::Sessions)?;
@@ -119,7 +115,6 @@ struct Server<S> {
     listeners: Listeners,
     workers: Arc<Workers>,
     http: Option<Http>,
-    background: JoinSet<()>,
     lifecycle: Arc<Component>,
 }
 
@@ -133,8 +128,6 @@ impl<S: Sessions> Server<S> {
             "" => None,
             address => Some(Http::start(address, &shared)?),
         };
-        let mut background = JoinSet::new();
-        background.spawn(keep_up(Arc::clone(&shared.metrics)));
         let (to, with) = (Arc::clone(&workers), Arc::clone(&sessions));
         let listeners = Listeners::start(config, move |accepted| to.run(accepted, &with))?;
         lifecycle.set(Status::Healthy, "accepting clients");
@@ -145,7 +138,7 @@ impl<S: Sessions> Server<S> {
             tracing::info!(%address, "listening for HTTP");
         }
         tracing::info!(threads = workers.threads(), "ready");
-        Ok(Self { shared, sessions, listeners, workers, http, background, lifecycle })
+        Ok(Self { shared, sessions, listeners, workers, http, lifecycle })
     }
 
     /// Obeys signals until one of them ends the proxy.
@@ -182,7 +175,6 @@ impl<S: Sessions> Server<S> {
         }
         self.workers.stop().await;
         drop(self.http);
-        self.background.shutdown().await;
         tracing::info!("ended");
     }
 }
@@ -195,14 +187,6 @@ async fn second(signals: &mut mpsc::Receiver<Signal>) {
             Some(Signal::Reload) => {}
             None => std::future::pending().await,
         }
-    }
-}
-
-async fn keep_up(metrics: Arc<Metrics>) {
-    let mut ticks = interval(metrics::UPKEEP_INTERVAL);
-    loop {
-        ticks.tick().await;
-        metrics.run_upkeep();
     }
 }
 

@@ -117,7 +117,7 @@ fn start(threads: usize, patience_secs: u64, sources: Sources) -> Running {
     config.server.worker_threads = threads;
     config.server.shutdown_timeout_secs = patience_secs;
     let echo = Echo::new();
-    let shared = Shared::new(config).unwrap();
+    let shared = Shared::new(config);
     let server = Server::start(shared.clone(), Arc::clone(&echo)).unwrap();
     let address = server.listeners.tcp[0];
     let http = server.http.as_ref().unwrap().addresses()[0];
@@ -250,6 +250,6 @@ async fn a_taken_address_is_an_error_and_no_panic() {
     let server = start(1, 30, Sources::default());
     let mut config = Config::clone(&server.shared.config);
     config.server.listen = vec![server.address.to_string()];
-    let error = Server::start(Shared::new(config).unwrap(), Echo::new()).err().unwrap();
+    let error = Server::start(Shared::new(config), Echo::new()).err().unwrap();
     assert!(matches!(error, ServerError::Listen(ListenError::Bind { .. })), "{error}");
 }

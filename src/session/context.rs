@@ -27,6 +27,7 @@ pub struct Context {
     overrides: BTreeMap<String, String>,
     /// ParameterStatus as the upstream reports it, `application_name` left out.
     reported: BTreeMap<Box<[u8]>, Box<[u8]>>,
+    plain_utf8: bool,
     digest: Option<[u8; 32]>,
 }
 
@@ -44,6 +45,7 @@ impl Context {
             pristine: true,
             overrides: BTreeMap::new(),
             reported: BTreeMap::new(),
+            plain_utf8: false,
             digest: None,
         }
     }
@@ -52,13 +54,15 @@ impl Context {
     pub fn report(&mut self, name: &[u8], value: &[u8]) {
         if name != b"application_name" {
             self.reported.insert(name.into(), value.into());
+            self.plain_utf8 =
+                self.reports(b"client_encoding", b"UTF8") && self.reports(b"standard_conforming_strings", b"on");
             self.refresh();
         }
     }
 
     /// UTF8 with standard strings: what the lexer and the catalogue's names assume.
     pub fn is_plain_utf8(&self) -> bool {
-        self.reports(b"client_encoding", b"UTF8") && self.reports(b"standard_conforming_strings", b"on")
+        self.plain_utf8
     }
 
     fn reports(&self, name: &[u8], value: &[u8]) -> bool {

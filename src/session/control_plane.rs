@@ -81,7 +81,7 @@ impl Control for ControlPlane {
     }
 
     fn looked(&self, took: Duration) {
-        self.metrics.operation_duration(Operation::CatalogRefresh).record(took.as_secs_f64());
+        self.metrics.operation_duration(Operation::CatalogRefresh).record(took);
     }
 
     fn report(&self, database: &str, state: Result<(), &str>) {

@@ -8,13 +8,13 @@
 use bytes::{Bytes, BytesMut};
 
 use super::Session;
-use super::lookup::{Fill, ReadRequest, analysis_key};
+use super::lookup::{Basis, Fill, Tentative};
 use super::pipeline::{Origin, Request};
 use super::span::Span;
 use crate::cache::key::KeyHasher;
 use crate::cache::versions::TableOid;
 use crate::catalog::Baseline;
-use crate::catalog::analysis::{Analysis, RelationLock};
+use crate::catalog::analysis::{Analysis, AnalysisKey, RelationLock};
 use crate::catalog::builtin::setting_is_relevant;
 use crate::statement::Statement;
 use crate::telemetry::metrics::Operation;
@@ -79,10 +79,10 @@ impl Analyse {
         Self { statement, part, text, types, epoch: 0, context: [0; 32], fill: None }
     }
 
-    fn of_read(fill: Fill) -> Self {
-        let request = &fill.request;
-        let analyse = Self::new(request.statement.clone(), 0, fill.text.clone(), request.types.clone());
-        Self { fill: Some(Box::new(fill)), ..analyse }
+    fn of_read(fill: Box<Fill>) -> Option<Self> {
+        let Basis::Tentative(Tentative { statement, text, types, .. }) = &fill.basis else { return None };
+        let analyse = Self::new(statement.clone(), 0, text.clone(), types.clone());
+        Some(Self { fill: Some(fill), ..analyse })
     }
 
     pub fn same_as(&self, other: &Self) -> bool {
@@ -94,15 +94,15 @@ impl Analyse {
 
 impl Session {
     /// A recorded read has been answered: whatever is missing to make it an entry is asked for.
-    pub(super) fn follow_up(&mut self, fill: Fill) {
-        if fill.recording.is_spoilt() && !self.wants_analysis(&fill.request) {
+    pub(super) fn follow_up(&mut self, fill: Box<Fill>) {
+        if fill.recording.is_spoilt() && self.analysis_of(&fill).is_some() {
             return;
         }
         if self.context.digest().is_none() {
-            self.start(Job::ReadSettings { fill: Some(Box::new(fill)) });
-            return;
+            self.start(Job::ReadSettings { fill: Some(fill) });
+        } else if let Some(analyse) = Analyse::of_read(fill) {
+            self.start(Job::Analyse(Box::new(analyse)));
         }
-        self.start(Job::Analyse(Box::new(Analyse::of_read(fill))));
     }
 
     /// Sends the next job that waits, if there is one. The caller has checked that the connection is idle.
@@ -118,10 +118,12 @@ impl Session {
         }
     }
 
-    fn wants_analysis(&self, request: &ReadRequest) -> bool {
+    /// What is known by now of a read that was sent when nothing was.
+    fn analysis_of(&self, fill: &Fill) -> Option<(std::sync::Arc<Analysis>, u64)> {
+        let Basis::Tentative(tentative) = &fill.basis else { return None };
         let database = self.visit.database();
-        let (Some(part), Some(context)) = (request.statement.parts.first(), self.context.digest()) else { return true };
-        database.analysis(&analysis_key(part, &request.types, context, database.epoch())).is_none()
+        let (part, context, epoch) = (tentative.statement.parts.first()?, self.context.digest()?, database.epoch());
+        Some((database.analysis(&AnalysisKey::new(part, &tentative.types, context, epoch))?, epoch))
     }
 
     fn start(&mut self, job: Job) {
@@ -189,7 +191,7 @@ impl Session {
                     && !baseline.temporary
                     && baseline.read_committed
                 {
-                    self.settle_fill(*fill);
+                    self.settle_fill(fill);
                 }
             }
             Job::Analyse(analyse) => self.finish_analysis(*analyse, &replies),
@@ -197,15 +199,9 @@ impl Session {
         }
     }
 
-    fn settle_fill(&mut self, fill: Fill) {
-        let database = self.visit.database();
-        let epoch = database.epoch();
-        let known = self.context.digest().and_then(|context| {
-            let part = fill.request.statement.parts.first()?;
-            database.analysis(&analysis_key(part, &fill.request.types, context, epoch))
-        });
-        match known {
-            Some(analysis) => self.store(fill, Some((&analysis, epoch))),
+    fn settle_fill(&mut self, fill: Box<Fill>) {
+        match self.analysis_of(&fill) {
+            Some((analysis, epoch)) => self.store_tentative(*fill, &analysis, epoch),
             None => self.follow_up(fill),
         }
     }
@@ -223,9 +219,9 @@ impl Session {
             None => return,
         };
         let analysis = std::sync::Arc::new(analysis);
-        database.remember(analysis_key(part, &types, &context, epoch), analysis.clone());
+        database.remember(AnalysisKey::new(part, &types, &context, epoch), analysis.clone());
         if let Some(fill) = fill {
-            self.store(*fill, Some((&analysis, epoch)));
+            self.store_tentative(*fill, &analysis, epoch);
         }
     }
 }

@@ -3,34 +3,31 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sha2::{Digest, Sha256};
+use bytes::Bytes;
 
 use super::Session;
 use super::block::Status;
 use crate::cache::entry::{Entry, Recording};
 use crate::cache::flight::{Lead, Turn, Waiting};
-use crate::cache::key::{CacheKey, KeyHasher, request_key};
+use crate::cache::key::{CacheKey, request_key};
 use crate::cache::store::{Eviction, Lookup};
 use crate::cache::verdict::Bypass;
 use crate::cache::versions::{Dependencies, Quiet};
-use crate::catalog::analysis::{Analysis, AnalysisKey};
-use crate::statement::{Part, Statement};
+use crate::catalog::analysis::Analysis;
+use crate::statement::Statement;
 use crate::telemetry::metrics::{Access, Eviction as EvictionLabel};
+use crate::wire::message::Bind;
 
-/// One read that may be answered from the cache.
-#[derive(Debug, Clone)]
-pub struct ReadRequest {
-    pub statement: Arc<Statement>,
-    pub types: Vec<u32>,
-    /// Digest of statement, parameters and formats: the key but for the session's context.
-    pub tail: [u8; 32],
+/// One read that may be answered from the cache, as it stands in the client's messages.
+pub struct ReadRequest<'a> {
+    pub statement: &'a Arc<Statement>,
+    pub text: &'a [u8],
+    /// Parameter types as Parse declares them.
+    pub types: &'a [u32],
+    /// The body of Bind; `None` for a simple Query, which means no parameters and all results as text.
+    pub bind: Option<(&'a [u8], Bind<'a>)>,
     /// A RowDescription is part of the answer.
     pub described: bool,
-    /// How many result formats were listed, if they are all the same: the key takes them for one, and more than one must match
-    /// the result's width.
-    pub equal_formats: usize,
-    /// A parameter holds a word like 'now'.
-    pub special_time_parameter: bool,
 }
 
 /// What to do with a read.
@@ -43,9 +40,6 @@ pub enum Plan {
 /// A read on its way that may become an entry.
 pub struct Fill {
     pub recording: Recording,
-    pub request: ReadRequest,
-    /// The statement's text, for its analysis.
-    pub text: bytes::Bytes,
     pub basis: Basis,
     pub started: Instant,
 }
@@ -54,65 +48,75 @@ pub struct Fill {
 pub enum Basis {
     /// The statement is known to be cacheable.
     Known { key: CacheKey, dependencies: Dependencies, _lead: Lead },
-    /// It has to be analysed first, which is done after its answer. `None` if something was being written: then it is only
-    /// analysed.
-    Tentative { quiet: Option<Quiet> },
+    /// It has to be analysed first, which is done after its answer.
+    Tentative(Tentative),
+}
+
+/// A read of which nothing is known yet.
+pub struct Tentative {
+    pub statement: Arc<Statement>,
+    pub text: Bytes,
+    pub types: Vec<u32>,
+    /// The body of its Bind.
+    bind: Option<Bytes>,
+    /// `None` if something was being written: then it is only analysed.
+    quiet: Option<Quiet>,
 }
 
 impl std::fmt::Debug for Fill {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fill").field("request", &self.request.tail).finish_non_exhaustive()
+        f.debug_struct("Fill").field("recording", &self.recording).finish_non_exhaustive()
     }
 }
 
-impl ReadRequest {
-    pub fn key(&self, context: &[u8; 32]) -> CacheKey {
-        let mut hasher = KeyHasher::new();
-        hasher.field(context).field(&self.tail);
-        CacheKey(hasher.finish())
+impl ReadRequest<'_> {
+    fn key(&self, context: &[u8; 32]) -> CacheKey {
+        key(context, self.statement, self.types, self.bind.as_ref().map(|(_, bind)| bind))
     }
 
-    /// The digest of everything but the session's context.
-    pub fn tail(statement: &Statement, types: &[u32], bind: impl FnOnce(&mut Sha256)) -> [u8; 32] {
-        request_key(&[0; 32], &statement.digest, types, bind).0
+    fn has_special_time_parameter(&self) -> bool {
+        self.bind.is_some_and(|(_, bind)| bind.parameters_contain_special_time_word())
+    }
+
+    /// Whether the entry can answer the request as PostgreSQL would. The key takes result formats that are all the same for
+    /// one; if several were listed they must be as many as the result has columns.
+    fn fits(&self, entry: &Entry) -> bool {
+        let equal_formats = self.bind.map_or(0, |(_, bind)| bind.result_formats.number_if_equal());
+        (!self.described || entry.is_described())
+            && (equal_formats <= 1 || entry.columns().is_some_and(|columns| columns == equal_formats))
     }
 }
 
-/// Feeds what a simple Query implies: no parameters, all results as text.
-pub fn simple_query_formats(hasher: &mut Sha256) {
-    // The same bytes that Bind's canonical form has for no parameters and all-text results.
-    let bind = crate::wire::message::Bind::decode(&[0; 8]);
-    if let Ok(bind) = bind {
+impl Tentative {
+    /// `None` if the Bind cannot be decoded, which it could be before.
+    fn key(&self, context: &[u8; 32]) -> Option<CacheKey> {
+        let bind = self.bind.as_deref().map(Bind::decode).transpose().ok()?;
+        Some(key(context, &self.statement, &self.types, bind.as_ref()))
+    }
+}
+
+fn key(context: &[u8; 32], statement: &Statement, types: &[u32], bind: Option<&Bind<'_>>) -> CacheKey {
+    request_key(context, &statement.digest, types, |hasher| {
+        let bind = bind.unwrap_or(&Bind::EMPTY);
         bind.hash_parameters(hasher);
         bind.hash_result_formats(hasher);
-    }
-}
-
-/// The key under which the analysis of a statement is remembered.
-pub fn analysis_key(part: &Part, types: &[u32], context: &[u8; 32], epoch: u64) -> AnalysisKey {
-    let mut hasher = Sha256::new();
-    hasher.update(part.shape);
-    hasher.update(context);
-    for oid in types {
-        hasher.update(oid.to_be_bytes());
-    }
-    AnalysisKey { digest: hasher.finalize().into(), epoch }
+    })
 }
 
 impl Session {
     /// Decides about a read. `may_wait` is false if it has waited for an identical one before.
-    pub(super) fn plan(&mut self, request: &ReadRequest, text: &[u8], may_wait: bool) -> Plan {
-        match self.consider(request, text, may_wait) {
+    pub(super) fn plan(&mut self, request: &ReadRequest<'_>, may_wait: bool) -> Plan {
+        match self.consider(request, may_wait) {
             Ok(plan) => plan,
             Err((bypass, fill)) => {
                 self.count_bypass(bypass);
-                Plan::Relay(fill.then(|| self.tentative(request, text)).flatten().map(Box::new))
+                Plan::Relay(fill.then(|| self.tentative(request)).flatten().map(Box::new))
             }
         }
     }
 
     /// `Err` says why the cache is not used, and whether the answer is worth recording until the reason is gone.
-    fn consider(&mut self, request: &ReadRequest, text: &[u8], may_wait: bool) -> Result<Plan, (Bypass, bool)> {
+    fn consider(&mut self, request: &ReadRequest<'_>, may_wait: bool) -> Result<Plan, (Bypass, bool)> {
         let never = |bypass| (bypass, false);
         let [part] = request.statement.parts.as_slice() else { return Err(never(Bypass::NotRead)) };
         if !request.statement.is_single_read() {
@@ -130,7 +134,7 @@ impl Session {
         if !self.context.is_plain_utf8() {
             return Err(never(Bypass::Encoding));
         }
-        if request.special_time_parameter || part.facts.context_keyword || part.facts.special_time_literal {
+        if request.has_special_time_parameter() || part.facts.context_keyword || part.facts.special_time_literal {
             return Err(never(Bypass::Context));
         }
         let Some(context) = self.context.digest().copied() else { return Err((Bypass::Settings, true)) };
@@ -143,17 +147,19 @@ impl Session {
             }
         }
         let database = self.visit.database();
-        if database.model().is_none() {
+        if !database.is_certain() {
             return Err((Bypass::Catalog, true));
         }
-        let analysis = database
-            .analysis(&analysis_key(part, &request.types, &context, database.epoch()))
+        let epoch = database.epoch();
+        let analysis = self
+            .known
+            .analysis(database, request.statement, request.types, &context, epoch)
             .ok_or((Bypass::Undecided, true))?;
         let tables = analysis.read.as_ref().map_err(|bypass| never(*bypass))?;
 
         let key = request.key(&context);
         match self.shared.store.get(&key) {
-            Lookup::Hit(entry) if fits(request, &entry) => return Ok(Plan::Serve(entry)),
+            Lookup::Hit(entry) if request.fits(&entry) => return Ok(Plan::Serve(entry)),
             Lookup::Hit(_) | Lookup::Absent => {}
             Lookup::Gone(reason) => self.count_eviction(reason, 1),
         }
@@ -162,7 +168,7 @@ impl Session {
             Turn::Lead(lead) => {
                 self.count_access(Access::Miss);
                 let basis = Basis::Known { key, dependencies, _lead: lead };
-                Ok(Plan::Relay(Some(Box::new(self.fill(request, text, basis)))))
+                Ok(Plan::Relay(Some(Box::new(self.fill(basis)))))
             }
             // In a block it might wait for somebody who waits for its locks.
             Turn::Follow(waiting) if may_wait && self.block.status() == Status::Idle => Ok(Plan::Wait(waiting)),
@@ -173,42 +179,52 @@ impl Session {
         }
     }
 
-    fn tentative(&self, request: &ReadRequest, text: &[u8]) -> Option<Fill> {
-        let quiet = self.visit.database().versions.quiet();
+    fn tentative(&self, request: &ReadRequest<'_>) -> Option<Fill> {
         // Jobs run between transactions only.
-        (self.block.status() == Status::Idle).then(|| self.fill(request, text, Basis::Tentative { quiet }))
-    }
-
-    fn fill(&self, request: &ReadRequest, text: &[u8], basis: Basis) -> Fill {
-        let recording = Recording::new(self.max_entry_bytes);
-        let text = bytes::Bytes::copy_from_slice(text);
-        Fill { recording, request: request.clone(), text, basis, started: Instant::now() }
-    }
-
-    /// The recorded read is complete and its statement's analysis is known.
-    pub(super) fn store(&self, fill: Fill, analysis: Option<(&Analysis, u64)>) {
-        let cost = fill.started.elapsed();
-        let (key, dependencies) = match fill.basis {
-            Basis::Known { key, dependencies, _lead } => (key, dependencies),
-            Basis::Tentative { quiet } => {
-                let Some(context) = self.context.digest() else { return };
-                let Some((Ok(tables), epoch)) = analysis.map(|(analysis, epoch)| (analysis.read.as_ref(), epoch))
-                else {
-                    return;
-                };
-                let database = self.visit.database();
-                // The analysis belongs to this epoch; nothing is recorded on a catalogue that is in doubt.
-                if database.model().is_none_or(|model| model.epoch != epoch) {
-                    return;
-                }
-                let versions = &database.versions;
-                let Some(dependencies) = quiet.and_then(|quiet| versions.observe_since(quiet, tables)) else { return };
-                (fill.request.key(context), dependencies)
-            }
+        if self.block.status() != Status::Idle {
+            return None;
+        }
+        let tentative = Tentative {
+            statement: request.statement.clone(),
+            text: Bytes::copy_from_slice(request.text),
+            types: request.types.to_vec(),
+            bind: request.bind.map(|(body, _)| Bytes::copy_from_slice(body)),
+            quiet: self.visit.database().versions.quiet(),
         };
+        Some(self.fill(Basis::Tentative(tentative)))
+    }
+
+    fn fill(&self, basis: Basis) -> Fill {
+        Fill { recording: Recording::new(self.max_entry_bytes), basis, started: Instant::now() }
+    }
+
+    /// A recorded read of a known statement is complete.
+    pub(super) fn store_known(&self, fill: Fill) {
+        if let Basis::Known { key, dependencies, _lead } = fill.basis {
+            self.store(fill.recording, key, dependencies, fill.started);
+        }
+    }
+
+    /// A recorded read is complete, and the analysis of its statement, which belongs to `epoch`, is known now.
+    pub(super) fn store_tentative(&self, fill: Fill, analysis: &Analysis, epoch: u64) {
+        let Basis::Tentative(tentative) = fill.basis else { return };
+        let (Some(context), Ok(tables)) = (self.context.digest(), &analysis.read) else { return };
+        let database = self.visit.database();
+        // Nothing is recorded on a catalogue that is in doubt.
+        if database.model().is_none_or(|model| model.epoch != epoch) {
+            return;
+        }
+        let dependencies = tentative.quiet.and_then(|quiet| database.versions.observe_since(quiet, tables));
+        if let (Some(dependencies), Some(key)) = (dependencies, tentative.key(context)) {
+            self.store(fill.recording, key, dependencies, fill.started);
+        }
+    }
+
+    fn store(&self, recording: Recording, key: CacheKey, dependencies: Dependencies, started: Instant) {
+        let cost = started.elapsed();
         let store = &self.shared.store;
         let ttl = Duration::from_secs(self.shared.config.load().cache.default_ttl_secs);
-        if let Some(entry) = Entry::new(fill.recording, dependencies, store.now(), ttl, cost) {
+        if let Some(entry) = Entry::new(recording, dependencies, store.now(), ttl, cost) {
             let evicted = store.insert(key, entry);
             self.count_eviction(Eviction::Capacity, evicted);
         }
@@ -237,10 +253,4 @@ impl Session {
             self.shared.metrics.cache_evictions(label).increment(count as u64);
         }
     }
-}
-
-/// Whether the entry can answer the request as PostgreSQL would.
-fn fits(request: &ReadRequest, entry: &Entry) -> bool {
-    (!request.described || entry.described().is_some())
-        && (request.equal_formats <= 1 || entry.columns().is_some_and(|columns| columns == request.equal_formats))
 }

@@ -11,6 +11,7 @@ mod control_plane;
 mod cycle;
 mod effects;
 mod jobs;
+mod known;
 mod lookup;
 mod negotiate;
 mod notes;
@@ -44,6 +45,7 @@ use self::context::Context;
 use self::control::Registration;
 use self::cycle::{End, Replay, Side};
 use self::jobs::{Analyse, Job};
+use self::known::KnownAnalyses;
 use self::lookup::Fill;
 use self::pipeline::{Pipeline, Route};
 use self::prepared::{Prepared, PreparedStatements};
@@ -147,6 +149,7 @@ struct Session {
     block: Block,
     context: Context,
     prepared: PreparedStatements,
+    known: KnownAnalyses,
     /// The extended batch that has been relayed in part and not ended by a Sync.
     open: Option<Box<Span>>,
 
@@ -217,6 +220,7 @@ impl Session {
             block: Block::default(),
             context: state.context,
             prepared: PreparedStatements::default(),
+            known: KnownAnalyses::default(),
             open: None,
             permit,
             key,

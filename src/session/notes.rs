@@ -10,10 +10,10 @@ use super::Session;
 use super::block::{Status, Timing};
 use super::effects::{Effects, Transaction};
 use super::jobs::Analyse;
-use super::lookup::analysis_key;
 use super::span::Span;
 use crate::cache::versions::WriteSet;
 use crate::catalog::Classified;
+use crate::catalog::analysis::AnalysisKey;
 use crate::statement::{Class, Statement};
 use crate::telemetry::metrics::{Class as QueryClass, Scope};
 
@@ -28,7 +28,7 @@ pub struct Judged {
 
 impl Session {
     /// What a text may do, with what is known of it.
-    pub(super) fn judge(&self, statement: &Statement, types: &[u32]) -> Judged {
+    pub(super) fn judge(&mut self, statement: &Arc<Statement>, types: &[u32]) -> Judged {
         if !self.tracking {
             return Judged { effects: Effects::none(QueryClass::Unknown), classified: None };
         }
@@ -39,24 +39,30 @@ impl Session {
         if !self.context.is_plain_utf8() && !is_harmless_anywhere(statement) {
             return self.judge_opaque();
         }
-        // First of all: from here on no newer model is used until the request is answered.
-        let classified = self.visit.database().classify();
         let database = self.visit.database();
+        // First of all: from here on no newer model is used until the request is answered.
+        let classified = database.classify();
+        let epoch = classified.epoch;
         let model = database.latest_model();
         let context = self.context.digest().filter(|_| model.is_some());
-        let effects = statement
-            .parts
-            .iter()
-            .map(|part| {
-                let key = context.map(|context| analysis_key(part, types, context, classified.epoch));
-                let analysis = key.and_then(|key| database.analysis(&key));
+        let effects = match statement.parts.as_slice() {
+            [] => Effects::none(QueryClass::Utility),
+            [part] => {
+                let known = &mut self.known;
+                let analysis = context.and_then(|context| known.analysis(database, statement, types, context, epoch));
                 Effects::of(part, analysis.as_deref(), model.as_deref())
-            })
-            .reduce(|mut sum, effects| {
-                sum.merge(effects);
+            }
+            [first, rest @ ..] => {
+                let effects = |part| {
+                    let key = context.map(|context| AnalysisKey::new(part, types, context, epoch));
+                    let analysis = key.and_then(|key| database.analysis(&key));
+                    Effects::of(part, analysis.as_deref(), model.as_deref())
+                };
+                let mut sum = effects(first);
+                rest.iter().for_each(|part| sum.merge(effects(part)));
                 sum
-            })
-            .unwrap_or_else(|| Effects::none(QueryClass::Utility));
+            }
+        };
         Judged { effects, classified: Some(classified) }
     }
 
@@ -106,18 +112,22 @@ impl Session {
         let context = self.context.digest().copied();
         let database = self.visit.database().clone();
         for (number, part) in statement.parts.iter().enumerate() {
-            let sql = match (&part.class, &part.copy_target) {
-                (Class::Write, _) if !part.facts.creates_relation => Bytes::copy_from_slice(part.text_of(text)),
-                // What COPY writes is what a DELETE would lock: the table, its children, and what refers to it.
-                (Class::CopyIn, Some(target)) => Bytes::from([b"DELETE FROM ", &target[..]].concat()),
+            let target = match (&part.class, &part.copy_target) {
+                (Class::Write, _) if !part.facts.creates_relation => None,
+                (Class::CopyIn, Some(target)) => Some(target),
                 _ => continue,
             };
             let known = context.is_some_and(|context| {
-                database.analysis(&analysis_key(part, types, &context, database.epoch())).is_some()
+                database.analysis(&AnalysisKey::new(part, types, &context, database.epoch())).is_some()
             });
             if known || self.analyses.len() >= WAITING_ANALYSES {
                 continue;
             }
+            let sql = match target {
+                None => Bytes::copy_from_slice(part.text_of(text)),
+                // What COPY writes is what a DELETE would lock: the table, its children, and what refers to it.
+                Some(target) => Bytes::from([b"DELETE FROM ", &target[..]].concat()),
+            };
             let analyse = Analyse::new(statement.clone(), number, sql, types.to_vec());
             if !self.analyses.iter().any(|waiting| waiting.same_as(&analyse)) {
                 self.analyses.push_back(analyse);

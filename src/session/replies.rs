@@ -6,6 +6,7 @@ use super::Session;
 use super::block::{Status, Writes};
 use super::cycle::End;
 use super::effects::{Settings, SettingsAction, Transaction};
+use super::lookup::Basis;
 use super::pipeline::{Event, Route};
 use super::span::Span;
 use crate::telemetry::metrics::Path;
@@ -181,12 +182,12 @@ impl Session {
             }
             if let Some(job) = span.job {
                 let duration = self.shared.metrics.operation_duration(job.operation());
-                duration.record(span.started.elapsed().as_secs_f64());
+                duration.record(span.started.elapsed());
                 self.finished = Some(job);
             }
             if !span.own {
                 self.shared.metrics.queries(span.class).increment(1);
-                self.shared.metrics.query_duration(Path::Upstream).record(span.started.elapsed().as_secs_f64());
+                self.shared.metrics.query_duration(Path::Upstream).record(span.started.elapsed());
                 follow = span.fill.filter(|_| !span.failed);
             }
         }
@@ -236,9 +237,9 @@ impl Session {
         }
         if let Some(fill) = fill {
             match fill.basis {
-                super::lookup::Basis::Known { .. } => self.store(*fill, None),
-                super::lookup::Basis::Tentative { .. } if self.block.status() == Status::Idle => self.follow_up(*fill),
-                super::lookup::Basis::Tentative { .. } => {}
+                Basis::Known { .. } => self.store_known(*fill),
+                Basis::Tentative(_) if self.block.status() == Status::Idle => self.follow_up(fill),
+                Basis::Tentative(_) => {}
             }
         }
         if self.pipeline.is_empty() && self.block.status() == Status::Idle && !self.is_ending() {

@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes};
 
 use super::Session;
 use super::cycle::{End, Replay};
-use super::lookup::{Fill, Plan, ReadRequest, simple_query_formats};
+use super::lookup::{Fill, Plan, ReadRequest};
 use super::notes::Judged;
 use super::pipeline::Request;
 use super::prepared::Prepared;
@@ -39,20 +39,21 @@ enum Taken {
 }
 
 /// An extended query that is all there: `[Parse] Bind [Describe portal] Execute Sync` on the unnamed portal.
-struct Batch {
+struct Batch<'a> {
     parse: Option<Arc<Prepared>>,
     prepared: Arc<Prepared>,
-    request: ReadRequest,
+    bind: (&'a [u8], Bind<'a>),
+    described: bool,
     /// Its bytes in the input.
     length: usize,
 }
 
 /// What stands at the front of the input.
-enum Front {
+enum Front<'a> {
     Needs(usize),
     /// One message that is relayed.
     Single(Header),
-    Read(Box<Batch>),
+    Read(Batch<'a>),
 }
 
 impl Session {
@@ -113,12 +114,12 @@ impl Session {
     fn take(&mut self, input: &[u8]) -> Result<Taken, End> {
         match self.front(input)? {
             Front::Needs(bytes) => Ok(Taken::Needs(bytes)),
-            Front::Read(batch) => Ok(self.read_batch(*batch)),
+            Front::Read(batch) => Ok(self.read_batch(batch)),
             Front::Single(header) => self.single(header, input),
         }
     }
 
-    fn front(&self, input: &[u8]) -> Result<Front, End> {
+    fn front<'a>(&self, input: &'a [u8]) -> Result<Front<'a>, End> {
         let Some(first) = frame::peek(input).map_err(violation)? else { return Ok(Front::Needs(HEADER_BYTES)) };
         if first.total > self.max_inspect_bytes || first.tag == frontend::COPY_DATA {
             return Ok(Front::Single(first));
@@ -132,14 +133,14 @@ impl Session {
         }
         let mut frames = Frames { input, at: 0, needed: 0, limit: self.max_inspect_bytes };
         match self.batch(&mut frames) {
-            Some(batch) => Ok(Front::Read(Box::new(batch))),
+            Some(batch) => Ok(Front::Read(batch)),
             None if frames.needed > 0 => Ok(Front::Needs(frames.needed)),
             None => Ok(Front::Single(first)),
         }
     }
 
     /// The extended query at the front, if the cache may answer it. Only reads are kept back until their Sync is here.
-    fn batch(&self, frames: &mut Frames<'_>) -> Option<Batch> {
+    fn batch<'a>(&self, frames: &mut Frames<'a>) -> Option<Batch<'a>> {
         let parse = match frames.next(frontend::PARSE) {
             Some(body) => Some(Arc::new(self.decode_parse(body)?)),
             None => None,
@@ -148,7 +149,8 @@ impl Session {
         {
             return None;
         }
-        let bind = Bind::decode(frames.next(frontend::BIND)?).ok()?;
+        let body = frames.next(frontend::BIND)?;
+        let bind = Bind::decode(body).ok()?;
         let prepared = match &parse {
             Some(parse) => Some(parse).filter(|parse| parse.name == bind.statement)?.clone(),
             None => self.prepared.get(bind.statement).filter(|prepared| prepared.statement.is_single_read())?.clone(),
@@ -165,24 +167,15 @@ impl Session {
             return None;
         }
         frames.next(frontend::SYNC)?;
-        let request = ReadRequest {
-            statement: prepared.statement.clone(),
-            types: prepared.types.clone(),
-            tail: ReadRequest::tail(&prepared.statement, &prepared.types, |hasher| {
-                bind.hash_parameters(hasher);
-                bind.hash_result_formats(hasher);
-            }),
-            described,
-            equal_formats: bind.result_formats.number_if_equal(),
-            special_time_parameter: bind.parameters_contain_special_time_word(),
-        };
-        Some(Batch { parse, prepared, request, length: frames.at })
+        Some(Batch { parse, prepared, bind: (body, bind), described, length: frames.at })
     }
 
     /// A read by the extended protocol.
-    fn read_batch(&mut self, batch: Batch) -> Taken {
+    fn read_batch(&mut self, batch: Batch<'_>) -> Taken {
         let may_wait = !std::mem::take(&mut self.has_waited);
-        match self.plan(&batch.request, &batch.prepared.text, may_wait) {
+        let Prepared { text, types, statement, .. } = &*batch.prepared;
+        let request = ReadRequest { statement, text, types, bind: Some(batch.bind), described: batch.described };
+        match self.plan(&request, may_wait) {
             Plan::Wait(waiting) => {
                 self.wait_for(waiting);
                 Taken::Waits
@@ -193,7 +186,7 @@ impl Session {
                     self.prepared.answered(parse);
                 }
                 self.client.output.extend_from_slice(&[backend::BIND_COMPLETE, 0, 0, 0, 4]);
-                self.serve(&entry, batch.request.described);
+                self.serve(&entry, batch.described);
                 Taken::Served(batch.length)
             }
             Plan::Relay(fill) => {
@@ -206,13 +199,13 @@ impl Session {
                 }
                 self.prepared.bind(Bytes::new(), Some(batch.prepared.clone()));
                 self.push(Request::Bind);
-                if batch.request.described {
+                if batch.described {
                     self.push(Request::Describe);
                 }
-                let judged = self.judge(&batch.prepared.statement, &batch.prepared.types);
+                let judged = self.judge(statement, types);
                 let mut span = Box::<Span>::default();
                 span.fill = fill;
-                self.take_note(&mut span, judged, Some(&batch.prepared.statement));
+                self.take_note(&mut span, judged, Some(statement));
                 self.push(Request::Execute);
                 self.push_span(span, Request::Sync);
                 Taken::Relayed(batch.length)
@@ -270,16 +263,9 @@ impl Session {
         let statement = self.shared.statements.get(text);
         let mut fill = None;
         if statement.is_single_read() {
-            let request = ReadRequest {
-                statement: statement.clone(),
-                types: Vec::new(),
-                tail: ReadRequest::tail(&statement, &[], simple_query_formats),
-                described: true,
-                equal_formats: 0,
-                special_time_parameter: false,
-            };
+            let request = ReadRequest { statement: &statement, text, types: &[], bind: None, described: true };
             let may_wait = !std::mem::take(&mut self.has_waited);
-            match self.plan(&request, text, may_wait) {
+            match self.plan(&request, may_wait) {
                 Plan::Wait(waiting) => {
                     self.wait_for(waiting);
                     return Taken::Waits;
@@ -325,18 +311,18 @@ impl Session {
     /// Answers from the cache: the recorded frames and ReadyForQuery.
     fn serve(&mut self, entry: &Entry, described: bool) {
         let started = std::time::Instant::now();
-        let frames = entry.described().filter(|_| described).unwrap_or_else(|| entry.rows());
+        let frames = entry.frames(described);
         let ready = [backend::READY_FOR_QUERY, 0, 0, 0, 5, self.block.status().byte()];
         if frames.len() <= self.buffer_bytes {
-            self.client.output.extend_from_slice(&frames);
+            self.client.output.extend_from_slice(frames);
             self.client.output.extend_from_slice(&ready);
         } else {
-            self.replay = Some(Replay { frames, tail: Bytes::copy_from_slice(&ready) });
+            self.replay = Some(Replay { frames: entry.shared_frames(described), tail: Bytes::copy_from_slice(&ready) });
         }
         let metrics = &self.shared.metrics;
         self.count_access(Access::Hit);
         metrics.queries(QueryClass::Read).increment(1);
-        metrics.query_duration(Path::Cache).record(started.elapsed().as_secs_f64());
+        metrics.query_duration(Path::Cache).record(started.elapsed());
     }
 }
 

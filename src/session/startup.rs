@@ -42,7 +42,15 @@ pub async fn serve(shared: Arc<Shared>, stream: Stream) {
     let bound = Duration::from_secs(shared.config.load().server.startup_timeout_secs);
     let begun = tokio::time::timeout(bound, begin(&shared, stream, seat.is_some())).await;
     match begun {
-        Ok(Ok(ready)) => ready.session.run(ready.registration).await,
+        Ok(Ok(ready)) => {
+            // A task of its own: waking it does not pass through the futures of the start-up.
+            let session = tokio::spawn(ready.session.run(ready.registration));
+            if let Err(error) = session.await
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
         Ok(Err(Refusal::Told(mut stream, error))) => {
             let mut out = BytesMut::new();
             error.encode(&mut out);
@@ -175,7 +183,7 @@ impl Login<'_> {
         let permit = self.shared.pool.acquire(self.wait).await.map_err(|full| full.to_error_response())?;
         let started = Instant::now();
         let opened = open::open(&self.shared.target).await;
-        self.shared.metrics.operation_duration(Operation::Connect).record(started.elapsed().as_secs_f64());
+        self.shared.metrics.operation_duration(Operation::Connect).record(started.elapsed());
         match opened {
             Ok(stream) => Ok((stream, permit)),
             Err(error) => {

@@ -32,6 +32,7 @@ pub struct Statement {
     pub parts: Vec<Part>,
     /// SHA-256 of the normal form: equal for texts that mean the same.
     pub digest: [u8; 32],
+    single_read: bool,
 }
 
 /// One statement of a text.
@@ -51,8 +52,10 @@ pub struct Part {
 impl Statement {
     pub fn analyse(text: &[u8]) -> Self {
         let Ok(tokens) = lexer::tokens(text) else { return Self::unknown(text) };
-        let parts = split::statements(&tokens).into_iter().map(|range| Part::of(text, &tokens[range])).collect();
-        Self { parts, digest: Sha256::digest(normal::normal_form(trim(&tokens))).into() }
+        let parts: Vec<_> =
+            split::statements(&tokens).into_iter().map(|range| Part::of(text, &tokens[range])).collect();
+        let single_read = matches!(parts.as_slice(), [part] if part.class == Class::Read && !part.facts.odd && !part.facts.locks_rows);
+        Self { parts, digest: Sha256::digest(normal::normal_form(trim(&tokens))).into(), single_read }
     }
 
     /// No statement at all: PostgreSQL answers EmptyQueryResponse.
@@ -63,7 +66,7 @@ impl Statement {
     /// The text is one statement that by its text only reads and takes no row locks, and all its names are known.
     /// Whether its functions and relations allow to cache it is for the catalogue to say.
     pub fn is_single_read(&self) -> bool {
-        matches!(self.parts.as_slice(), [part] if part.class == Class::Read && !part.facts.odd && !part.facts.locks_rows)
+        self.single_read
     }
 
     /// Bytes this takes, about.
@@ -83,7 +86,7 @@ impl Statement {
             shape: digest,
             copy_target: None,
         };
-        Self { parts: vec![part], digest }
+        Self { parts: vec![part], digest, single_read: false }
     }
 }
 

@@ -4,34 +4,24 @@
 
 mod labels;
 
-use std::time::Duration;
+use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder, Unit};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
-
+use super::histogram::DurationHistogram;
 pub use labels::{Access, BYPASS_REASONS, Class, ErrorKind, Eviction, Operation, Path, Scope, Side, State};
-
-/// How often [`Metrics::run_upkeep`] must run: the exporter keeps every sample of a histogram until then.
-pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Upper bounds of the histograms' buckets in seconds, 10 microseconds to 60 seconds.
-const BUCKETS: [f64; 21] = [
-    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
-    0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-];
 
 /// The proxy's metrics. Clone-free: share it by `Arc`.
 pub struct Metrics {
     handle: PrometheusHandle,
     connections: [[Gauge; State::ALL.len()]; Side::ALL.len()],
     queries: [Counter; Class::ALL.len()],
-    query_duration: [Histogram; Path::ALL.len()],
+    query_duration: [DurationHistogram; Path::ALL.len()],
     cache_accesses: [Counter; Access::ALL.len()],
     cache_bypass: [Counter; BYPASS_REASONS.len()],
     cache_evictions: [Counter; Eviction::ALL.len()],
     cache_invalidations: [Counter; Scope::ALL.len()],
     operation_errors: [[Counter; ErrorKind::ALL.len()]; Operation::ALL.len()],
-    operation_duration: [Histogram; Operation::ALL.len()],
+    operation_duration: [DurationHistogram; Operation::ALL.len()],
     /// Bytes held by cached results.
     pub cache_bytes: Gauge,
     /// Results in the cache.
@@ -39,11 +29,11 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    pub fn new() -> Result<Self, BuildError> {
-        let recorder = PrometheusBuilder::new().set_buckets(&BUCKETS)?.build_recorder();
+    pub fn new() -> Self {
+        let recorder = PrometheusBuilder::new().build_recorder();
         let names = Names(&recorder);
         names.describe();
-        Ok(Self {
+        Self {
             handle: recorder.handle(),
             connections: Side::ALL.map(|side| {
                 State::ALL.map(|state| {
@@ -51,8 +41,7 @@ impl Metrics {
                 })
             }),
             queries: Class::ALL.map(|class| names.counter("heliosdb_queries_total", &[("class", class.label())])),
-            query_duration: Path::ALL
-                .map(|path| names.histogram("heliosdb_query_duration_seconds", &[("path", path.label())])),
+            query_duration: Default::default(),
             cache_accesses: Access::ALL
                 .map(|access| names.counter("heliosdb_cache_accesses_total", &[("result", access.label())])),
             cache_bypass: BYPASS_REASONS
@@ -67,12 +56,10 @@ impl Metrics {
                     names.counter("heliosdb_operation_errors_total", &labels)
                 })
             }),
-            operation_duration: Operation::ALL.map(|operation| {
-                names.histogram("heliosdb_operation_duration_seconds", &[("operation", operation.label())])
-            }),
+            operation_duration: Default::default(),
             cache_bytes: names.gauge("heliosdb_cache_bytes", &[]),
             cache_entries: names.gauge("heliosdb_cache_entries", &[]),
-        })
+        }
     }
 
     pub fn connections(&self, side: Side, state: State) -> &Gauge {
@@ -83,7 +70,7 @@ impl Metrics {
         &self.queries[class as usize]
     }
 
-    pub fn query_duration(&self, path: Path) -> &Histogram {
+    pub fn query_duration(&self, path: Path) -> &DurationHistogram {
         &self.query_duration[path as usize]
     }
 
@@ -108,18 +95,37 @@ impl Metrics {
         &self.operation_errors[operation as usize][kind as usize]
     }
 
-    pub fn operation_duration(&self, operation: Operation) -> &Histogram {
+    pub fn operation_duration(&self, operation: Operation) -> &DurationHistogram {
         &self.operation_duration[operation as usize]
     }
 
     /// Everything in Prometheus's text format.
     pub fn render(&self) -> String {
-        self.handle.render()
+        let mut text = self.handle.render();
+        let mut histograms =
+            |name: &str, help: &str, series: &mut dyn Iterator<Item = (String, &DurationHistogram)>| {
+                text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} histogram\n"));
+                series.for_each(|(label, histogram)| histogram.render(name, &label, &mut text));
+            };
+        histograms(
+            "heliosdb_query_duration_seconds",
+            "Seconds from a statement's arrival to the end of its answer, by where the answer came from",
+            &mut Path::ALL.into_iter().map(|path| (format!(r#"path="{}""#, path.label()), self.query_duration(path))),
+        );
+        histograms(
+            "heliosdb_operation_duration_seconds",
+            "Seconds that the proxy's own work upstream took",
+            &mut Operation::ALL
+                .into_iter()
+                .map(|of| (format!(r#"operation="{}""#, of.label()), self.operation_duration(of))),
+        );
+        text
     }
+}
 
-    /// Sorts the histograms' samples into their buckets and frees them. Must run every [`UPKEEP_INTERVAL`].
-    pub fn run_upkeep(&self) {
-        self.handle.run_upkeep();
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -143,10 +149,6 @@ impl Names<'_> {
         self.0.register_gauge(&key(name, labels), &METADATA)
     }
 
-    fn histogram(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Histogram {
-        self.0.register_histogram(&key(name, labels), &METADATA)
-    }
-
     fn describe(&self) {
         let gauge = |name: &'static str, unit, text: &'static str| {
             self.0.describe_gauge(name.into(), Some(unit), text.into());
@@ -154,15 +156,8 @@ impl Names<'_> {
         let counter = |name: &'static str, text: &'static str| {
             self.0.describe_counter(name.into(), Some(Unit::Count), text.into());
         };
-        let histogram = |name: &'static str, text: &'static str| {
-            self.0.describe_histogram(name.into(), Some(Unit::Seconds), text.into());
-        };
         gauge("heliosdb_connections", Unit::Count, "Connections now, by side and by whether they run something");
         counter("heliosdb_queries_total", "Statements from clients, by what they do");
-        histogram(
-            "heliosdb_query_duration_seconds",
-            "Seconds from a statement's arrival to the end of its answer, by where the answer came from",
-        );
         counter("heliosdb_cache_accesses_total", "Statements that hit the cache, missed it, or were not for it");
         counter("heliosdb_cache_bypass_total", "Statements that were not for the cache, by the reason");
         counter("heliosdb_cache_evictions_total", "Results dropped from the cache, by the reason");
@@ -170,7 +165,6 @@ impl Names<'_> {
         gauge("heliosdb_cache_bytes", Unit::Bytes, "Bytes held by cached results");
         gauge("heliosdb_cache_entries", Unit::Count, "Results in the cache");
         counter("heliosdb_operation_errors_total", "Failures of the proxy's own work upstream, by operation and kind");
-        histogram("heliosdb_operation_duration_seconds", "Seconds that the proxy's own work upstream took");
     }
 }
 

@@ -3,5 +3,6 @@
 //! Nothing here is global except the log output, so that a test can have its own of each.
 
 pub mod health;
+pub mod histogram;
 pub mod log;
 pub mod metrics;

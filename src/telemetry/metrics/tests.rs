@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 /// The value of one series in the rendered text.
@@ -7,7 +9,7 @@ fn value<'a>(text: &'a str, series: &str) -> Option<&'a str> {
 
 #[test]
 fn every_series_is_there_from_the_start_under_its_name() {
-    let text = Metrics::new().unwrap().render();
+    let text = Metrics::new().render();
     let series = [
         r#"heliosdb_connections{side="client",state="active"}"#,
         r#"heliosdb_connections{side="upstream",state="idle"}"#,
@@ -29,9 +31,7 @@ fn every_series_is_there_from_the_start_under_its_name() {
 
 #[test]
 fn every_metric_has_help_and_type() {
-    let metrics = Metrics::new().unwrap();
-    metrics.query_duration(Path::Cache).record(0.1);
-    metrics.operation_duration(Operation::Resync).record(0.1);
+    let metrics = Metrics::new();
     let text = metrics.render();
     let count = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
     assert_eq!(count("# TYPE heliosdb_"), 11, "{text}");
@@ -40,7 +40,7 @@ fn every_metric_has_help_and_type() {
 
 #[test]
 fn counting_changes_the_series_it_names() {
-    let metrics = Metrics::new().unwrap();
+    let metrics = Metrics::new();
     metrics.connections(Side::Client, State::Idle).increment(2.0);
     metrics.queries(Class::Write).increment(1);
     metrics.cache_accesses(Access::Hit).increment(3);
@@ -70,24 +70,28 @@ fn counting_changes_the_series_it_names() {
 
 #[test]
 fn durations_fall_into_fixed_buckets() {
-    let metrics = Metrics::new().unwrap();
-    metrics.query_duration(Path::Cache).record(0.000_03);
-    metrics.run_upkeep();
-    metrics.query_duration(Path::Cache).record(120.0);
+    let metrics = Metrics::new();
+    let recorded = metrics.query_duration(Path::Cache);
+    recorded.record(Duration::from_nanos(25_001));
+    recorded.record(Duration::from_micros(50));
+    recorded.record(Duration::from_secs(120));
     let text = metrics.render();
     let bucket = |bound: &str| {
         value(&text, &format!(r#"heliosdb_query_duration_seconds_bucket{{path="cache",le="{bound}"}}"#))
             .map(str::to_owned)
     };
     assert_eq!(bucket("0.000025").as_deref(), Some("0"), "{text}");
-    assert_eq!(bucket("0.00005").as_deref(), Some("1"), "{text}");
-    assert_eq!(bucket("60").as_deref(), Some("1"), "{text}");
-    assert_eq!(bucket("+Inf").as_deref(), Some("2"), "{text}");
+    assert_eq!(bucket("0.00005").as_deref(), Some("2"), "{text}");
+    assert_eq!(bucket("60").as_deref(), Some("2"), "{text}");
+    assert_eq!(bucket("+Inf").as_deref(), Some("3"), "{text}");
+    let series = |end: &str| value(&text, &format!(r#"heliosdb_query_duration_seconds_{end}{{path="cache"}}"#));
+    assert_eq!(series("count"), Some("3"), "{text}");
+    assert_eq!(series("sum"), Some("120.000075001"), "{text}");
 }
 
 #[test]
 fn two_proxies_in_one_process_count_apart() {
-    let (one, other) = (Metrics::new().unwrap(), Metrics::new().unwrap());
+    let (one, other) = (Metrics::new(), Metrics::new());
     one.queries(Class::Read).increment(1);
     assert_eq!(value(&one.render(), r#"heliosdb_queries_total{class="read"}"#), Some("1"));
     assert_eq!(value(&other.render(), r#"heliosdb_queries_total{class="read"}"#), Some("0"));

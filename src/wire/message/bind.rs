@@ -94,6 +94,15 @@ impl<'a> Parameters<'a> {
 }
 
 impl<'a> Bind<'a> {
+    /// No parameters and all results as text, on the unnamed portal and statement.
+    pub const EMPTY: Bind<'static> = Bind {
+        portal: b"",
+        statement: b"",
+        parameter_formats: Formats { raw: b"" },
+        parameters: Parameters { count: 0, raw: b"" },
+        result_formats: Formats { raw: b"" },
+    };
+
     pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new("bind", body);
         let portal = reader.text()?;
