@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::database::Database;
 use super::model::Model;
-use crate::cache::verdict::Bypass;
+use crate::cache::verdict::{Bypass, RelationName};
 use crate::cache::versions::{Counter, TableOid, WriteSet};
 use crate::statement::{Class, Part};
 
@@ -25,6 +25,8 @@ pub struct AnalysisKey {
 pub struct Analysis {
     /// The tables that a read depends on, or why it is not cached.
     pub read: Result<Vec<Arc<Counter>>, Bypass>,
+    /// What it reads: as far as its rows depend on them if it is a read for the cache, else as far as it locks them.
+    pub relations: Arc<[Arc<RelationName>]>,
     pub writes: WriteSet,
     /// It may have changed settings or made temporary objects.
     pub disturbs_session: bool,
@@ -63,15 +65,24 @@ impl Analysis {
         };
         let opaque = matches!(writes, WriteSet::Everything);
         let read = match part.class {
-            Class::Read if writes.is_empty() => model.readable(part, locks).map(counters),
+            Class::Read if writes.is_empty() => model.readable(part, locks),
             Class::Read => Err(Bypass::RowLocks),
             _ => Err(Bypass::NotRead),
         };
-        Self { read, writes, disturbs_session: opaque }
+        let relations = match &read {
+            Ok(tables) => model.names(tables.iter().copied()),
+            Err(_) => model.names(locks.iter().map(|lock| lock.oid)),
+        };
+        Self { read: read.map(counters), relations, writes, disturbs_session: opaque }
     }
 
     /// Nothing can be said: it may write everything and do anything to its session.
     pub fn opaque() -> Self {
-        Self { read: Err(Bypass::Function), writes: WriteSet::Everything, disturbs_session: true }
+        Self {
+            read: Err(Bypass::Function),
+            relations: Arc::default(),
+            writes: WriteSet::Everything,
+            disturbs_session: true,
+        }
     }
 }

@@ -4,9 +4,10 @@
 //! costs a hit, and no parser's idea of a statement decides about safety.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::analysis::RelationLock;
-use crate::cache::verdict::Bypass;
+use crate::cache::verdict::{Bypass, RelationName};
 use crate::cache::versions::TableOid;
 use crate::statement::{Part, TemporalCast};
 
@@ -39,6 +40,7 @@ pub struct Model {
 
 #[derive(Debug, Default)]
 pub struct Relation {
+    pub(super) name: Arc<RelationName>,
     pub(super) kind: RelationKind,
     pub(super) row_security: bool,
     /// Writing it runs code of the user's: triggers, rules, defaults, checks.
@@ -114,6 +116,11 @@ impl Model {
             }
         }
         Ok(tables)
+    }
+
+    /// The names of those that are known.
+    pub(super) fn names(&self, tables: impl Iterator<Item = TableOid>) -> Arc<[Arc<RelationName>]> {
+        tables.filter_map(|oid| self.relations.get(&oid)).map(|relation| relation.name.clone()).collect()
     }
 
     /// What a statement's text alone says against caching it.
