@@ -21,6 +21,7 @@ pub struct Entry {
     /// Length of the RowDescription at the front of `frames`; 0 if there is none.
     description: usize,
     dependencies: Dependencies,
+    filled: Millis,
     expires: Millis,
     /// Upstream time that a hit saves.
     cost: Duration,
@@ -42,6 +43,7 @@ impl Entry {
             frames,
             description,
             dependencies,
+            filled: now,
             expires: now.saturating_add(ttl.as_millis() as u64),
             cost,
             last_used: AtomicU64::new(now),
@@ -76,6 +78,12 @@ impl Entry {
 
     pub fn expired(&self, now: Millis) -> bool {
         now >= self.expires
+    }
+
+    /// Whether an entry that has not expired is younger than `ttl`.
+    pub fn is_younger(&self, ttl: Duration, now: impl FnOnce() -> Millis) -> bool {
+        let ttl = ttl.as_millis() as u64;
+        self.expires - self.filled <= ttl || now().saturating_sub(self.filled) < ttl
     }
 
     pub fn valid(&self) -> bool {
@@ -194,6 +202,8 @@ mod tests {
         assert_eq!(row(b"D\0\0\0\x06\0\x03"), Some(3));
         assert_eq!(row(b"T\0\0\0\x06\0\x02"), Some(2));
         assert!(!entry.expired(999) && entry.expired(1000));
+        let younger = |ttl, now| entry.is_younger(Duration::from_millis(ttl), || now);
+        assert!(younger(1000, 999) && younger(5000, 999) && younger(500, 499) && !younger(500, 500));
     }
 
     #[test]

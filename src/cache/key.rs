@@ -5,6 +5,13 @@ use sha2::{Digest, Sha256};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CacheKey(pub [u8; 32]);
 
+impl CacheKey {
+    /// The first four bytes, for people.
+    pub fn prefix(&self) -> String {
+        self.0[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
 /// Feeds fields to the hash, each behind its length.
 #[derive(Debug, Clone, Default)]
 pub struct KeyHasher(Sha256);

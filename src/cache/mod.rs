@@ -8,6 +8,7 @@ pub mod entry;
 pub mod flight;
 pub mod key;
 pub mod limbo;
+pub mod rules;
 pub mod store;
 pub mod verdict;
 pub mod versions;

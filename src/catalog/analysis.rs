@@ -1,9 +1,11 @@
 //! What the upstream says about one statement: which relations it locks, and what follows from that under the model.
 
+use std::sync::Arc;
+
 use super::database::Database;
 use super::model::Model;
 use super::plan::{ReadPlan, WritePlan};
-use crate::cache::verdict::Bypass;
+use crate::cache::verdict::{Bypass, RelationName};
 use crate::cache::versions::TableOid;
 use crate::statement::{Class, Part};
 
@@ -24,6 +26,8 @@ pub struct AnalysisKey {
 pub struct Analysis {
     /// The tables that a read depends on, or why it is not cached.
     pub read: Result<ReadPlan, Bypass>,
+    /// What it reads: as far as its rows depend on them if it is a read for the cache, else as far as it locks them.
+    pub relations: Arc<[Arc<RelationName>]>,
     pub writes: WritePlan,
     /// It may have changed settings or made temporary objects.
     pub disturbs_session: bool,
@@ -67,17 +71,25 @@ impl Analysis {
         };
         let opaque = writes.is_everything();
         let read = match part.class {
-            Class::Read if writes.is_nothing() => {
-                model.readable(part, &found.locks).map(|tables| ReadPlan::new(database, model, part, found, &tables))
-            }
+            Class::Read if writes.is_nothing() => model.readable(part, &found.locks),
             Class::Read => Err(Bypass::RowLocks),
             _ => Err(Bypass::NotRead),
         };
-        Self { read, writes, disturbs_session: opaque }
+        let relations = match &read {
+            Ok(tables) => model.names(tables.iter().copied()),
+            Err(_) => model.names(found.locks.iter().map(|lock| lock.oid)),
+        };
+        let read = read.map(|tables| ReadPlan::new(database, model, part, found, &tables));
+        Self { read, relations, writes, disturbs_session: opaque }
     }
 
     /// Nothing can be said: it may write everything and do anything to its session.
     pub fn opaque() -> Self {
-        Self { read: Err(Bypass::Function), writes: WritePlan::everything(), disturbs_session: true }
+        Self {
+            read: Err(Bypass::Function),
+            relations: Arc::default(),
+            writes: WritePlan::everything(),
+            disturbs_session: true,
+        }
     }
 }

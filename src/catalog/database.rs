@@ -193,7 +193,9 @@ impl Database {
 /// A request that is judged by the model of `epoch` and on its way.
 ///
 /// It may run code that a newer catalogue has and the model does not know. What it writes then is covered by the end of the
-/// epoch only if it is over before the next model is used, so the watcher waits for it.
+/// epoch only if it is over before the next model is used, so the watcher waits for it. That holds for what looks like a
+/// read too: a function that it calls is looked up when it is called, and may write by then. Nor would it do to judge it
+/// again by the next model, which has not seen what the catalogue was in between.
 pub struct Classified {
     database: Arc<Database>,
     pub epoch: u64,
@@ -213,7 +215,10 @@ impl std::fmt::Debug for Classified {
 
 impl Drop for Classified {
     fn drop(&mut self) {
-        self.database.classified[self.parity()].fetch_sub(1, Ordering::SeqCst);
+        let left = self.database.classified[self.parity()].fetch_sub(1, Ordering::SeqCst) - 1;
+        if left == 0 && self.database.epoch() != self.epoch {
+            self.database.wake.notify_one();
+        }
     }
 }
 

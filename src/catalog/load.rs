@@ -1,6 +1,7 @@
 //! Reads the catalogue's fingerprint and the model, over the control connection.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use tokio_postgres::types::Oid;
 use tokio_postgres::{Client, Error, IsolationLevel, Row, Transaction};
@@ -8,7 +9,7 @@ use tokio_postgres::{Client, Error, IsolationLevel, Row, Transaction};
 use super::builtin::{HARMLESS_EXTENSION, HARMLESS_VOLATILE, SAFE_STABLE};
 use super::model::{Action, ColumnModel, Model, Relation, RelationKind, ViewText};
 use super::value::{PINNABLE_TYPES, ValueKind};
-use crate::cache::verdict::Bypass;
+use crate::cache::verdict::{Bypass, RelationName};
 use crate::cache::versions::TableOid;
 use crate::statement::{Part, Statement, TemporalCast};
 
@@ -191,7 +192,7 @@ async fn relations(transaction: &Transaction<'_>, model: &mut Model, dangerous: 
              UNION SELECT d.objid FROM depends d WHERE d.classid = 'pg_class'::regclass \
              UNION SELECT p.polrelid FROM pg_catalog.pg_policy p JOIN depends d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid \
              UNION SELECT a.attrelid FROM pg_catalog.pg_attribute a WHERE a.atttypid IN (SELECT oid FROM domains)) \
-         SELECT c.oid, c.relkind, c.relrowsecurity, c.oid IN (SELECT oid FROM opaque), c.relname::text \
+         SELECT c.oid, c.relkind, c.relrowsecurity, c.oid IN (SELECT oid FROM opaque), n.nspname::text, c.relname::text \
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't' AND c.oid >= 16384 \
          AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_toast'";
@@ -202,7 +203,7 @@ async fn relations(transaction: &Transaction<'_>, model: &mut Model, dangerous: 
             _ => RelationKind::Other,
         };
         let relation = Relation {
-            name: name(&row, 4)?,
+            name: Arc::new(RelationName { schema: name(&row, 4)?, name: name(&row, 5)? }),
             kind,
             ordinary: row.try_get::<_, i8>(1)? as u8 == b'r',
             columns: Vec::new(),

@@ -4,10 +4,11 @@
 //! costs a hit, and no parser's idea of a statement decides about safety.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::analysis::RelationLock;
 use super::value::ValueKind;
-use crate::cache::verdict::Bypass;
+use crate::cache::verdict::{Bypass, RelationName};
 use crate::cache::versions::{Attribute, TableOid};
 use crate::statement::{Part, TemporalCast};
 
@@ -58,7 +59,7 @@ pub struct Action {
 
 #[derive(Debug, Default)]
 pub struct Relation {
-    pub(super) name: Name,
+    pub(super) name: Arc<RelationName>,
     pub(super) kind: RelationKind,
     /// An ordinary table: not partitioned, no view.
     pub(super) ordinary: bool,
@@ -148,6 +149,11 @@ impl Model {
             }
         }
         Ok(tables)
+    }
+
+    /// The names of those that are known.
+    pub(super) fn names(&self, tables: impl Iterator<Item = TableOid>) -> Arc<[Arc<RelationName>]> {
+        tables.filter_map(|oid| self.relations.get(&oid)).map(|relation| relation.name.clone()).collect()
     }
 
     /// What a statement's text alone says against caching it.

@@ -104,7 +104,7 @@ impl PinnedColumn {
     /// The column that tells most: a unique one if there is one.
     fn of(predicates: &Predicates, model: &Model, relation: &Relation, table: &Table) -> Option<Self> {
         let candidates =
-            relation.columns.iter().filter(|column| predicates.pin(&relation.name, &column.name).is_some());
+            relation.columns.iter().filter(|column| predicates.pin(&relation.name.name, &column.name).is_some());
         let (column, compared) = candidates
             .filter_map(|column| Some((column, Compared::of(column, model)?)))
             .min_by_key(|(column, compared)| {
@@ -116,7 +116,7 @@ impl PinnedColumn {
                 };
                 (!column.unique, few)
             })?;
-        Some(Self { table: relation.name.clone(), counters: table.column(column.attribute), compared })
+        Some(Self { table: relation.name.name.clone(), counters: table.column(column.attribute), compared })
     }
 }
 
@@ -176,12 +176,12 @@ impl Target {
         let others = model.written_along(oid, |action| sets_off(&predicates.change, action, relation));
         let direct = !model.foreign_equality
             && model.stands_alone(oid)
-            && predicates.names_once(&relation.name)
+            && predicates.names_once(&relation.name.name)
             && predicates.change != Change::None
             // Rows of its own that nobody names.
             && !others.contains(&oid);
         direct.then(|| Self {
-            name: relation.name.clone(),
+            name: relation.name.name.clone(),
             table: database.versions.table(oid),
             columns: relation.columns.iter().map(|column| column.name.clone()).collect(),
             compared: relation.columns.iter().filter_map(|column| Compared::of(column, model)).collect(),

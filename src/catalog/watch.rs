@@ -21,7 +21,6 @@ use crate::cache::versions::Marks;
 const LINGER: Duration = Duration::from_secs(2);
 const RECONNECT: Duration = Duration::from_secs(1);
 const LIMBO_POLL: Duration = Duration::from_millis(100);
-const ANSWER_POLL: Duration = Duration::from_millis(2);
 /// Between two looks at a doubted catalogue, in multiples of what one takes: a stream of DDL must not keep the upstream busy.
 const PAUSE: u32 = 1;
 
@@ -84,7 +83,14 @@ async fn attend(database: &Database, mut client: Client, control: &impl Control)
     loop {
         let started = Instant::now();
         let doubted = database.in_doubt() || !database.has_model();
-        if started >= next_look || (doubted && started >= pause_until) {
+        let due = started >= next_look;
+        if !database.is_past_answered() {
+            // There is nothing to look for until the last of the past is answered, which wakes us.
+            if due {
+                client.check_connection().await?;
+                next_look = started + control.refresh();
+            }
+        } else if due || (doubted && started >= pause_until) {
             match look(database, &mut client).await {
                 // Something was dropped while it was looked at. The next look will tell.
                 Err(error) if !client.is_closed() => {
@@ -118,15 +124,20 @@ async fn attend(database: &Database, mut client: Client, control: &impl Control)
     }
 }
 
-/// Looks at the fingerprint and, if there is no model for it, reads one.
+/// Looks at the fingerprint and, if there is no model for it, reads one; or leaves the doubts open, if what was judged before
+/// the change that it found is still on its way.
+///
+/// The caller has made sure that nothing is on its way that was judged before the present epoch: `classified` tells two
+/// epochs apart and no more, so the present one must not end before.
 async fn look(database: &Database, client: &mut Client) -> Result<(), Error> {
     // The doubts first: one that is raised while we look stays open.
     let doubts = database.doubts();
     let fingerprint = load::fingerprint(client).await?;
     note_fingerprint(database, fingerprint);
     if !database.has_model() {
-        while !database.is_past_answered() {
-            tokio::time::sleep(ANSWER_POLL).await;
+        if !database.is_past_answered() {
+            info!(database = %database.name, "cache bypassed until what was sent before the change is answered");
+            return Ok(());
         }
         let epoch = database.epoch();
         let (model, fingerprint) = load::model(client, epoch).await?;

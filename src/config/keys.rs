@@ -2,6 +2,7 @@
 //! at once a key of the file, an environment variable, and part of the list that a reload compares.
 
 use serde_json::{Map, Value};
+use toml_edit::Item;
 
 use super::Config;
 
@@ -10,6 +11,9 @@ pub(super) const ENVIRONMENT_PREFIX: &str = "HELIOSPROXY_";
 
 /// Values that no message may show.
 const SECRETS: &[&str] = &["upstream.password"];
+
+/// Lists of tables, `[[section.name]]`. What is in them is checked when they are read as what they are.
+const TABLES: &[&str] = &["cache.rules"];
 
 /// One key whose value differs between two configurations; texts are fit to be logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,9 +72,16 @@ impl Key {
         SECRETS.contains(&self.path.as_str())
     }
 
-    /// Reads a value from the text of an environment variable or a flag; lists are separated by commas.
+    pub fn is_tables(&self) -> bool {
+        TABLES.contains(&self.path.as_str())
+    }
+
+    /// Reads a value from the text of an environment variable or a flag; lists are separated by commas, those of tables are
+    /// written as in TOML: `[{table = "t", ttl_secs = 60}]`.
     pub fn parse(&self, text: &str) -> Result<Value, String> {
         let read = match &self.value {
+            _ if self.is_tables() && text.trim().is_empty() => Some(Value::Array(Vec::new())),
+            _ if self.is_tables() => text.trim().parse().ok().map(|value| super::load::json(&Item::Value(value))),
             Value::String(_) => Some(text.into()),
             Value::Bool(_) => match text.trim().to_ascii_lowercase().as_str() {
                 "true" | "on" | "yes" | "1" => Some(true.into()),
@@ -90,6 +101,9 @@ impl Key {
         let fits = match &self.value {
             Value::String(_) => value.is_string(),
             Value::Bool(_) => value.is_boolean(),
+            Value::Array(_) if self.is_tables() => {
+                value.as_array().is_some_and(|items| items.iter().all(Value::is_object))
+            }
             Value::Array(_) => value.as_array().is_some_and(|items| items.iter().all(Value::is_string)),
             _ => value.is_u64(),
         };
@@ -99,6 +113,7 @@ impl Key {
         let expected = match &self.value {
             Value::String(_) => "a string",
             Value::Bool(_) => "true or false",
+            Value::Array(_) if self.is_tables() => "a list of tables",
             Value::Array(_) => "a list of strings",
             _ if value.is_i64() => "an integer of 0 or more",
             _ => "an integer",

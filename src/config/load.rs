@@ -156,8 +156,31 @@ impl Layers {
             };
             let value = json(item);
             match key.check(&value) {
-                Ok(()) => self.put(&path, value, at),
+                Ok(()) => {
+                    if key.is_tables() {
+                        self.place_tables(&path, item, place);
+                    }
+                    self.put(&path, value, at);
+                }
                 Err(message) => self.problem(at, &path, message),
+            }
+        }
+    }
+
+    /// Remembers where the tables of a list are, and the keys in each: `cache.rules[0]`, `cache.rules[0].table`.
+    fn place_tables(&mut self, path: &str, item: &Item, place: &dyn Fn(Option<Range<usize>>) -> Place) {
+        let tables: Vec<(&dyn TableLike, Option<Range<usize>>)> = match item {
+            Item::ArrayOfTables(tables) => tables.iter().map(|table| (table as &dyn TableLike, table.span())).collect(),
+            Item::Value(toml_edit::Value::Array(items)) => {
+                items.iter().filter_map(|item| Some((item.as_inline_table()? as _, item.span()))).collect()
+            }
+            _ => return,
+        };
+        for (number, (table, span)) in tables.into_iter().enumerate() {
+            self.places.insert(format!("{path}[{number}]"), place(span));
+            for (name, item) in table.iter() {
+                let at = place(table.key(name).and_then(toml_edit::Key::span).or(item.span()));
+                self.places.insert(format!("{path}[{number}].{name}"), at);
             }
         }
     }
@@ -201,6 +224,7 @@ impl Layers {
         for violation in validate::violations(&config) {
             let set = violation.keys.iter().find(|key| self.places.contains_key(**key));
             let Some(key) = set.or(violation.keys.first()) else { continue };
+            let key = violation.inside.as_deref().unwrap_or(key);
             self.problem(self.place(key), key, violation.message);
         }
         if self.problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(self.problems)) }
@@ -210,8 +234,10 @@ impl Layers {
         self.keys.iter().find(|key| key.path == path).cloned()
     }
 
+    /// Where a key's value came from; for what is inside of a list that has no places of its own, where the list did.
     fn place(&self, key: &str) -> Place {
-        self.places.get(key).cloned().unwrap_or(Place::Default)
+        let list = key.split('[').next().unwrap_or_default();
+        self.places.get(key).or_else(|| self.places.get(list)).cloned().unwrap_or(Place::Default)
     }
 
     fn text(&mut self, key: &Key, text: &str, place: Place) {
@@ -234,8 +260,9 @@ impl Layers {
     }
 }
 
-/// A TOML value as the JSON value that it looks like; null, which fits no key, for what has no like (a date, a table).
-fn json(item: &Item) -> Value {
+/// A TOML value as the JSON value that it looks like. What has no like (a date) becomes an empty table, which fits no
+/// key; null would count as absent.
+pub(super) fn json(item: &Item) -> Value {
     match item {
         Item::Value(toml_edit::Value::String(text)) => text.value().as_str().into(),
         Item::Value(toml_edit::Value::Integer(number)) => (*number.value()).into(),
@@ -244,8 +271,14 @@ fn json(item: &Item) -> Value {
         Item::Value(toml_edit::Value::Array(items)) => {
             items.iter().map(|item| json(&Item::Value(item.clone()))).collect()
         }
-        _ => Value::Null,
+        Item::Value(toml_edit::Value::InlineTable(table)) => object(table),
+        Item::ArrayOfTables(tables) => tables.iter().map(|table| object(table)).collect(),
+        _ => Value::Object(Map::new()),
     }
+}
+
+fn object(table: &dyn TableLike) -> Value {
+    Value::Object(table.iter().map(|(name, item)| (name.to_string(), json(item))).collect())
 }
 
 fn did_you_mean<'a>(written: &str, candidates: impl Iterator<Item = &'a str>) -> String {
@@ -254,7 +287,10 @@ fn did_you_mean<'a>(written: &str, candidates: impl Iterator<Item = &'a str>) ->
 
 /// serde's message without Rust's type names.
 fn in_words(message: &str) -> String {
-    message.replace("expected u16", "expected a number from 0 to 65535").replace('`', "\"")
+    message
+        .replace("expected u16", "expected a number from 0 to 65535")
+        .replace("expected u64", "expected an integer of 0 or more")
+        .replace('`', "\"")
 }
 
 #[cfg(test)]

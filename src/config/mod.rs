@@ -6,11 +6,13 @@
 mod keys;
 mod load;
 mod overrides;
+mod rules;
 mod validate;
 
 pub use keys::{Change, changes};
 pub use load::{ConfigError, Place, Problem, Sources, load};
 pub use overrides::{Overrides, UrlError};
+pub use rules::{CacheRule, Pattern, TableName};
 
 use std::fmt;
 
@@ -173,6 +175,8 @@ pub struct Cache {
     pub max_entry_bytes: usize,
     /// Longest wait of an identical miss for the first one; then it goes to the upstream itself.
     pub single_flight_wait_ms: u64,
+    /// In order; the first that matches a statement counts.
+    pub rules: Vec<CacheRule>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -318,6 +322,7 @@ impl Default for Cache {
             enable_stats: true,
             max_entry_bytes: 8 * 1024 * 1024,
             single_flight_wait_ms: 1000,
+            rules: Vec::new(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::{Auth, AuthMode, Cache, Catalog, ClientTls, Config, Log, Pool, Server, TlsMode, Upstream};
+use super::{Auth, AuthMode, Cache, CacheRule, Catalog, ClientTls, Config, Log, Pool, Server, TlsMode, Upstream};
 
 /// A longer wait than this is a slip of the pen.
 const YEAR_SECS: u64 = 365 * 24 * 3600;
@@ -21,6 +21,8 @@ const SOCKET_PATH_BYTES: usize = 107;
 pub(super) struct Violation {
     /// The keys that have a part in it, the likeliest culprit first. The first that somebody set is blamed.
     pub keys: &'static [&'static str],
+    /// The key inside of a list that is to be blamed.
+    pub inside: Option<String>,
     pub message: String,
 }
 
@@ -178,6 +180,27 @@ impl Rules {
             let keys = &["cache.max_entry_bytes", "cache.max_memory_mb"];
             self.broken(keys, "cache.max_entry_bytes must not be greater than cache.max_memory_mb");
         }
+        for (number, rule) in cache.rules.iter().enumerate() {
+            self.cache_rule(number, rule);
+        }
+    }
+
+    fn cache_rule(&mut self, number: usize, rule: &CacheRule) {
+        let mut broken = |key: &str, message: String| {
+            let inside = Some(format!("cache.rules[{number}]{key}"));
+            self.broken.push(Violation { keys: &["cache.rules"], inside, message });
+        };
+        match (rule.ttl_secs, rule.cache) {
+            (None, None) => broken("", "does nothing: it has neither ttl_secs nor cache".into()),
+            (Some(_), Some(false)) => broken(".ttl_secs", "has no meaning beside cache = false".into()),
+            (Some(seconds), _) if !(1..=YEAR_SECS).contains(&seconds) => {
+                broken(".ttl_secs", format!("must be from 1 to {YEAR_SECS}, got {seconds}"));
+            }
+            _ => {}
+        }
+        if rule.user.as_ref().is_some_and(String::is_empty) {
+            broken(".user", "must not be empty".into());
+        }
     }
 
     fn catalog(&mut self, catalog: &Catalog) {
@@ -227,7 +250,7 @@ impl Rules {
     }
 
     fn broken(&mut self, keys: &'static [&'static str], message: impl Into<String>) {
-        self.broken.push(Violation { keys, message: message.into() });
+        self.broken.push(Violation { keys, inside: None, message: message.into() });
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 
 use super::{Peer, Sessions};
 use crate::cache::flight::Flights;
+use crate::cache::rules::Rules;
 use crate::cache::store::Store;
 use crate::catalog::Databases;
 use crate::config::Config;
@@ -68,6 +69,7 @@ impl Proxy {
             runtime: Handle::current(),
             shutting_down: AtomicBool::new(false),
             caching: config.cache.enabled,
+            rules: ArcSwap::from_pointee(Rules::new(&config.cache)),
             config: current,
             target,
         });
@@ -101,6 +103,7 @@ impl Sessions for Proxy {
             tracing::error!(%error, "the user file is not usable, the users stay as they were");
         }
         self.shared.pool.set_max_idle(config.pool.max_idle);
+        self.shared.rules.store(Arc::new(Rules::new(&config.cache)));
         self.shared.config.store(config);
     }
 }

@@ -28,6 +28,9 @@ pub struct Context {
     /// ParameterStatus as the upstream reports it, `application_name` left out.
     reported: BTreeMap<Box<[u8]>, Box<[u8]>>,
     plain_utf8: bool,
+    user: Box<[u8]>,
+    /// As the upstream reports it. It changes no result and is in no digest.
+    application_name: Box<[u8]>,
     digest: Option<[u8; 32]>,
 }
 
@@ -46,6 +49,8 @@ impl Context {
             overrides: BTreeMap::new(),
             reported: BTreeMap::new(),
             plain_utf8: false,
+            user: user.into(),
+            application_name: Box::default(),
             digest: None,
         }
     }
@@ -57,7 +62,18 @@ impl Context {
             self.plain_utf8 =
                 self.reports(b"client_encoding", b"UTF8") && self.reports(b"standard_conforming_strings", b"on");
             self.refresh();
+        } else if *self.application_name != *value {
+            self.application_name = value.into();
         }
+    }
+
+    /// The login user.
+    pub fn user(&self) -> &[u8] {
+        &self.user
+    }
+
+    pub fn application_name(&self) -> &[u8] {
+        &self.application_name
     }
 
     /// UTF8 with standard strings: what the lexer and the catalogue's names assume.
@@ -235,6 +251,7 @@ mod tests {
         session.apply(&set("application_name", "x"));
         session.apply(&set("myapp.tenant", "7"));
         session.report(b"application_name", b"y");
+        assert_eq!(session.application_name(), b"y");
         assert_eq!(*session.digest().unwrap(), before);
         session.report(b"TimeZone", b"UTC");
         assert_ne!(*session.digest().unwrap(), before);

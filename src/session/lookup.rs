@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::Session;
 use super::block::Status;
+use super::verdict::{Terms, Verdict};
 use crate::cache::entry::{Entry, Recording};
 use crate::cache::flight::{Lead, Turn, Waiting};
 use crate::cache::key::{CacheKey, request_key};
@@ -47,7 +48,7 @@ pub struct Fill {
 /// What the entry will rest on.
 pub enum Basis {
     /// The statement is known to be cacheable.
-    Known { key: CacheKey, dependencies: Dependencies, _lead: Lead },
+    Known { key: CacheKey, ttl: Duration, dependencies: Dependencies, _lead: Lead },
     /// It has to be analysed first, which is done after its answer.
     Tentative(Tentative),
 }
@@ -70,11 +71,11 @@ impl std::fmt::Debug for Fill {
 }
 
 impl ReadRequest<'_> {
-    fn key(&self, context: &[u8; 32]) -> CacheKey {
+    pub(super) fn key(&self, context: &[u8; 32]) -> CacheKey {
         key(context, self.statement, self.types, self.bind.as_ref().map(|(_, bind)| bind))
     }
 
-    fn has_special_time_parameter(&self) -> bool {
+    pub(super) fn has_special_time_parameter(&self) -> bool {
         self.bind.is_some_and(|(_, bind)| bind.parameters_contain_special_time_word())
     }
 
@@ -100,70 +101,34 @@ impl Session {
     pub(super) fn plan(&mut self, request: &ReadRequest<'_>, may_wait: bool) -> Plan {
         match self.consider(request, may_wait) {
             Ok(plan) => plan,
-            Err((bypass, fill)) => {
+            Err(bypass) => {
                 self.count_bypass(bypass);
-                Plan::Relay(fill.then(|| self.tentative(request)).flatten().map(Box::new))
+                // Worth recording if the reason is likely gone when the answer is here.
+                Plan::Relay(bypass.is_passing().then(|| self.tentative(request)).flatten().map(Box::new))
             }
         }
     }
 
-    /// `Err` says why the cache is not used, and whether the answer is worth recording until the reason is gone.
-    fn consider(&mut self, request: &ReadRequest<'_>, may_wait: bool) -> Result<Plan, (Bypass, bool)> {
-        let never = |bypass| (bypass, false);
-        let [part] = request.statement.parts.as_slice() else { return Err(never(Bypass::NotRead)) };
-        if !request.statement.is_single_read() {
-            return Err(never(Bypass::NotRead));
-        }
-        if !self.caching {
-            return Err(never(Bypass::Disabled));
-        }
-        if self.pipeline.owes_client() || self.open.is_some() {
-            return Err(never(Bypass::Pipelined));
-        }
-        if !self.block.allows_cache() {
-            return Err(never(Bypass::Transaction));
-        }
-        if !self.context.is_plain_utf8() {
-            return Err(never(Bypass::Encoding));
-        }
-        if request.has_special_time_parameter() || part.facts.context_keyword || part.facts.special_time_literal {
-            return Err(never(Bypass::Context));
-        }
-        let Some(context) = self.context.digest().copied() else { return Err((Bypass::Settings, true)) };
-        if let Some(baseline) = self.context.baseline() {
-            if baseline.temporary {
-                return Err(never(Bypass::Temporary));
+    /// `Err` says why the cache is not used.
+    fn consider(&mut self, request: &ReadRequest<'_>, may_wait: bool) -> Result<Plan, Bypass> {
+        let Verdict { outcome, analysis } = self.verdict(request);
+        let Terms { key, ttl } = outcome?;
+        let plan = analysis.as_ref().ok_or(Bypass::Undecided)?.read.as_ref().map_err(|bypass| *bypass)?;
+        let store = &self.shared.store;
+        match store.get(&key) {
+            Lookup::Hit(entry) if request.fits(&entry) && entry.is_younger(ttl, || store.now()) => {
+                return Ok(Plan::Serve(entry));
             }
-            if !baseline.read_committed {
-                return Err(never(Bypass::Transaction));
-            }
-        }
-        let database = self.visit.database();
-        if !database.is_certain() {
-            return Err((Bypass::Catalog, true));
-        }
-        let epoch = database.epoch();
-        let analysis = self
-            .known
-            .analysis(database, request.statement, request.types, &context, epoch)
-            .ok_or((Bypass::Undecided, true))?;
-        let plan = analysis.read.as_ref().map_err(|bypass| never(*bypass))?;
-
-        let key = request.key(&context);
-        match self.shared.store.get(&key) {
-            Lookup::Hit(entry) if request.fits(&entry) => return Ok(Plan::Serve(entry)),
             Lookup::Hit(_) | Lookup::Absent => {}
             Lookup::Gone(reason) => self.count_eviction(reason, 1),
         }
-        let Some(dependencies) =
-            database.versions.observe(plan.reads(part, request.bind.as_ref().map(|(_, bind)| bind)))
-        else {
-            return Err(never(Bypass::InFlight));
-        };
+        let bind = request.bind.as_ref().map(|(_, bind)| bind);
+        let part = request.statement.parts.first().ok_or(Bypass::NotRead)?;
+        let dependencies = self.visit.database().versions.observe(plan.reads(part, bind)).ok_or(Bypass::InFlight)?;
         match self.shared.flights.board(key) {
             Turn::Lead(lead) => {
                 self.count_access(Access::Miss);
-                let basis = Basis::Known { key, dependencies, _lead: lead };
+                let basis = Basis::Known { key, ttl, dependencies, _lead: lead };
                 Ok(Plan::Relay(Some(Box::new(self.fill(basis)))))
             }
             // In a block it might wait for somebody who waits for its locks.
@@ -196,8 +161,8 @@ impl Session {
 
     /// A recorded read of a known statement is complete.
     pub(super) fn store_known(&self, fill: Fill) {
-        if let Basis::Known { key, dependencies, _lead } = fill.basis {
-            self.store(fill.recording, key, dependencies, fill.started);
+        if let Basis::Known { key, ttl, dependencies, _lead } = fill.basis {
+            self.store(fill.recording, Terms { key, ttl }, dependencies, fill.started);
         }
     }
 
@@ -214,17 +179,18 @@ impl Session {
         // It could be decoded before.
         let Ok(bind) = tentative.bind.as_deref().map(Bind::decode).transpose() else { return };
         let key = key(context, &tentative.statement, &tentative.types, bind.as_ref());
-        if let Some(dependencies) = database.versions.observe_since(quiet, plan.reads(part, bind.as_ref())) {
-            self.store(fill.recording, key, dependencies, fill.started);
+        let dependencies = database.versions.observe_since(quiet, plan.reads(part, bind.as_ref()));
+        let ttl = self.ttl(&tentative.statement, &tentative.text, analysis);
+        if let (Some(dependencies), Ok(ttl)) = (dependencies, ttl) {
+            self.store(fill.recording, Terms { key, ttl }, dependencies, fill.started);
         }
     }
 
-    fn store(&self, recording: Recording, key: CacheKey, dependencies: Dependencies, started: Instant) {
+    fn store(&self, recording: Recording, terms: Terms, dependencies: Dependencies, started: Instant) {
         let cost = started.elapsed();
         let store = &self.shared.store;
-        let ttl = Duration::from_secs(self.shared.config.load().cache.default_ttl_secs);
-        if let Some(entry) = Entry::new(recording, dependencies, store.now(), ttl, cost) {
-            let evicted = store.insert(key, entry);
+        if let Some(entry) = Entry::new(recording, dependencies, store.now(), terms.ttl, cost) {
+            let evicted = store.insert(terms.key, entry);
             self.count_eviction(Eviction::Capacity, evicted);
         }
     }

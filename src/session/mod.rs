@@ -22,6 +22,7 @@ mod replies;
 mod requests;
 mod span;
 mod startup;
+mod verdict;
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -52,6 +53,7 @@ use self::prepared::{Prepared, PreparedStatements};
 use self::span::Span;
 use crate::cache::flight::Flights;
 use crate::cache::limbo::{BackendPid, Orphan};
+use crate::cache::rules::Rules;
 use crate::cache::store::Store;
 use crate::cache::versions::WriteSet;
 use crate::catalog::{Databases, Visit};
@@ -69,6 +71,8 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// What all sessions share.
 pub struct Shared {
     pub config: Arc<ArcSwap<Config>>,
+    /// Those of the present configuration.
+    pub rules: ArcSwap<Rules>,
     pub metrics: Arc<Metrics>,
     pub statements: Statements,
     pub store: Store,

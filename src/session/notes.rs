@@ -33,6 +33,10 @@ impl Session {
         if !self.tracking {
             return Judged { effects: Effects::none(QueryClass::Unknown), classified: None };
         }
+        if statement.parts.iter().all(|part| part.class == Class::Replication) {
+            // It runs no code of the database's, and a stream is answered when it ends, perhaps never.
+            return Judged { effects: Effects::none(QueryClass::Utility), classified: None };
+        }
         if !self.context.is_plain_utf8() && !is_harmless_anywhere(statement) {
             return self.judge_opaque();
         }

@@ -192,6 +192,25 @@ impl<'a> Iterator for Lexer<'a> {
     }
 }
 
+/// The insides of the outermost block comments of a gap between tokens.
+pub(super) fn block_comments(gap: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        loop {
+            match gap.get(at..)? {
+                [] => return None,
+                [b'-', b'-', ..] => at = line_end(gap, at),
+                [b'/', b'*', ..] => {
+                    let start = at + 2;
+                    at = comment_end(gap, at).ok()?;
+                    return gap.get(start..at - 2);
+                }
+                _ => at += 1,
+            }
+        }
+    })
+}
+
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'\x0c')
 }

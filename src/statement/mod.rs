@@ -8,6 +8,7 @@ pub mod casts;
 pub mod class;
 mod classify;
 pub mod facts;
+mod hint;
 pub mod lexer;
 mod literal;
 mod memo;
@@ -23,6 +24,7 @@ use sha2::{Digest, Sha256};
 pub use casts::TemporalCast;
 pub use class::{Class, DiscardTarget, Isolation, SessionCommand, SetAction, TransactionModes};
 pub use facts::{Facts, Name};
+pub use hint::Hint;
 use lexer::{Lexer, Token};
 pub use memo::Statements;
 use predicates::Predicates;
@@ -34,6 +36,8 @@ pub struct Statement {
     pub parts: Vec<Part>,
     /// SHA-256 of the normal form: equal for texts that mean the same.
     pub digest: [u8; 32],
+    /// What the comments in front of it ask of the cache.
+    pub hint: Hint,
     single_read: bool,
 }
 
@@ -58,8 +62,9 @@ impl Statement {
         let Ok(tokens) = lexer::tokens(text) else { return Self::unknown(text) };
         let parts: Vec<_> =
             split::statements(&tokens).into_iter().map(|range| Part::of(text, &tokens[range])).collect();
+        let hint = Hint::of(&text[..tokens.first().map_or(0, |first| first.start)]);
         let single_read = matches!(parts.as_slice(), [part] if part.class == Class::Read && !part.facts.odd && !part.facts.locks_rows);
-        Self { parts, digest: Sha256::digest(normal::normal_form(trim(&tokens))).into(), single_read }
+        Self { parts, digest: Sha256::digest(normal::normal_form(trim(&tokens))).into(), hint, single_read }
     }
 
     /// No statement at all: PostgreSQL answers EmptyQueryResponse.
@@ -97,7 +102,7 @@ impl Statement {
             copy_target: None,
             predicates: None,
         };
-        Self { parts: vec![part], digest, single_read: false }
+        Self { parts: vec![part], digest, hint: Hint::default(), single_read: false }
     }
 }
 

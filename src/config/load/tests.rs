@@ -35,8 +35,18 @@ fn the_documented_file_is_the_default_and_names_every_key() {
     for (section, item) in document.as_table().iter() {
         named.extend(item.as_table_like().unwrap().iter().map(|(name, _)| format!("{section}.{name}")));
     }
+    // A list of tables that is empty cannot be written down: its example stands in comments, and is a valid one.
+    assert!(named.insert("cache.rules".to_string()));
     let known: BTreeSet<String> = keys::all(&Config::default()).into_iter().map(|key| key.path).collect();
     assert_eq!(named, known);
+
+    let example = text.split_once("# [[cache.rules]]").unwrap().1.split_once("\n\n").unwrap().0.replace("\n# ", "\n");
+    let config = from_file(&format!("[[cache.rules]]{}", example.replace("\n#\n", "\n"))).unwrap();
+    assert_eq!(config.cache.rules.len(), 2);
+    let fields = serde_json::to_value(&config.cache.rules).unwrap();
+    let fields: BTreeSet<&String> =
+        fields.as_array().unwrap().iter().flat_map(|r| r.as_object().unwrap().keys()).collect();
+    assert_eq!(fields.len(), 6, "every key of a rule: {fields:?}");
 }
 
 #[test]
@@ -212,4 +222,75 @@ fn no_message_shows_a_password() {
     assert!(!format!("{config:?}").contains("4711"));
     let error = from_file("[upstream]\npassword = \"4711\"\nport = 0").unwrap_err();
     assert!(!format!("{error:?}").contains("4711"));
+}
+
+#[test]
+fn cache_rules_come_in_their_order() {
+    let text = "[cache]\nmax_entries = 5\n[[cache.rules]]\ntable = \"s.t\"\nttl_secs = 5\n[log]\nlevel = \"warn\"\n[[cache.rules]]\ncache = false\n";
+    let rules = from_file(text).unwrap().cache.rules;
+    assert_eq!((rules[0].ttl_secs, rules[1].cache, rules.len()), (Some(5), Some(false), 2));
+    assert!(rules[0].table.as_ref().unwrap().matches("s", "t"));
+    assert!(!rules[0].table.as_ref().unwrap().matches("x", "t"));
+
+    let inline = "[{table = \"s.t\", ttl_secs = 5}, {cache = false}]";
+    assert_eq!(from_file(&format!("[cache]\nrules = {inline}")).unwrap().cache.rules, rules);
+    assert_eq!(from_all("", &[("HELIOSPROXY_CACHE_RULES", inline)], &Overrides::default()).unwrap().cache.rules, rules);
+}
+
+#[test]
+fn a_wrong_cache_rule_is_named_with_its_line() {
+    let wrong = |rule: &str| complaint(&format!("[[cache.rules]]\ncache = false\n[[cache.rules]]\n{rule}"));
+    for (rule, expected) in [
+        ("", "config.toml:3: cache.rules[1]: does nothing: it has neither ttl_secs nor cache"),
+        ("user = \"u\"", "config.toml:3: cache.rules[1]: does nothing: it has neither ttl_secs nor cache"),
+        ("user = \"u\"\nttl_secs = 0", "config.toml:5: cache.rules[1].ttl_secs: must be from 1 to 31536000, got 0"),
+        (
+            "ttl_secs = -1",
+            "config.toml:4: cache.rules[1].ttl_secs: invalid value: integer \"-1\", expected an integer of 0 or more",
+        ),
+        (
+            "ttl_secs = \"x\"",
+            "config.toml:4: cache.rules[1].ttl_secs: invalid type: string \"x\", expected an integer of 0 or more",
+        ),
+        (
+            "ttl_secs = 1979-05-27",
+            "config.toml:4: cache.rules[1].ttl_secs: invalid type: map, expected an integer of 0 or more",
+        ),
+        ("ttl_secs = 5\ncache = false", "config.toml:4: cache.rules[1].ttl_secs: has no meaning beside cache = false"),
+        ("cache = true\nuser = \"\"", "config.toml:5: cache.rules[1].user: must not be empty"),
+        (
+            "cache = true\nstatement = \"a(\"",
+            "config.toml:5: cache.rules[1].statement: \"a(\" is no regular expression: unclosed group",
+        ),
+        (
+            "cache = true\nstatement = \"\"",
+            "config.toml:5: cache.rules[1].statement: an empty regular expression matches everything",
+        ),
+        (
+            "cache = true\ntable = \"a.b.c\"",
+            "config.toml:5: cache.rules[1].table: expected table or schema.table, got \"a.b.c\"",
+        ),
+        ("cache = true\ntable = \"\"", "config.toml:5: cache.rules[1].table: expected table or schema.table, got \"\""),
+    ] {
+        assert_eq!(wrong(rule), expected);
+    }
+    let unknown = wrong("cache = true\ntabel = \"t\"");
+    assert!(
+        unknown.starts_with("config.toml:5: cache.rules[1].tabel: unknown field \"tabel\", expected one of \"table\""),
+        "{unknown}"
+    );
+    assert_eq!(complaint("[cache]\nrules = 5"), "config.toml:2: cache.rules: expected a list of tables, got 5");
+    assert_eq!(complaint("[cache]\nrules = [5]"), "config.toml:2: cache.rules: expected a list of tables, got [5]");
+    assert_eq!(
+        complaint("[cache.rules]\ncache = false"),
+        "config.toml:1: cache.rules: expected a list of tables, got {}"
+    );
+    assert_eq!(
+        complaint_of_variable("HELIOSPROXY_CACHE_RULES", "[{ttl_secs = 0}]"),
+        "HELIOSPROXY_CACHE_RULES: cache.rules[0].ttl_secs: must be from 1 to 31536000, got 0"
+    );
+    assert!(
+        complaint_of_variable("HELIOSPROXY_CACHE_RULES", "t")
+            .starts_with("HELIOSPROXY_CACHE_RULES: cache.rules: expected a list")
+    );
 }

@@ -113,7 +113,7 @@ label! {
 }
 
 /// Why a request was not answered from the cache, in the order of `cache::verdict::Bypass`.
-pub const BYPASS_REASONS: [&str; 19] = [
+pub const BYPASS_REASONS: [&str; 21] = [
     "disabled",
     "not_read",
     "transaction",
@@ -132,5 +132,7 @@ pub const BYPASS_REASONS: [&str; 19] = [
     "operator",
     "shape",
     "undecided",
+    "rule",
+    "hint",
     "in_flight",
 ];
