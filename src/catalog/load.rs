@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio_postgres::types::Oid;
 use tokio_postgres::{Client, Error, IsolationLevel, Row, Transaction};
 
-use super::builtin::{HARMLESS_EXTENSION, HARMLESS_VOLATILE, SAFE_STABLE};
+use super::builtin::{HARMLESS_EXTENSION, HARMLESS_VOLATILE, safe_stable};
 use super::model::{Model, Relation, RelationKind, ViewText};
 use crate::cache::verdict::{Bypass, RelationName};
 use crate::cache::versions::TableOid;
@@ -72,14 +72,16 @@ pub(super) async fn fingerprint(client: &impl tokio_postgres::GenericClient) -> 
     row.try_get(0)
 }
 
-/// The model and the fingerprint that belongs to it, from one snapshot.
-pub(super) async fn model(client: &mut Client, epoch: u64) -> Result<(Model, String), Error> {
+/// The model and the fingerprint that belongs to it, from one snapshot. `trust_immutable`: the user's functions that are declared
+/// IMMUTABLE are taken to be.
+pub(super) async fn model(client: &mut Client, epoch: u64, trust_immutable: bool) -> Result<(Model, String), Error> {
     let builder = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
     let transaction = builder.start().await?;
     let fingerprint = fingerprint(&transaction).await?;
     let mut model = Model { epoch, ..Model::default() };
-    let dangerous = functions(&transaction, &mut model).await?;
-    operators_and_casts(&transaction, &mut model, &dangerous).await?;
+    let dangerous = functions(&transaction, &mut model, trust_immutable).await?;
+    operators_and_casts(&transaction, &mut model, &dangerous, trust_immutable).await?;
+    domains(&transaction, &mut model).await?;
     relations(&transaction, &mut model, &dangerous).await?;
     edges(&transaction, &mut model).await?;
     expressions(&transaction, &mut model).await?;
@@ -88,14 +90,26 @@ pub(super) async fn model(client: &mut Client, epoch: u64) -> Result<(Model, Str
     Ok((model, fingerprint))
 }
 
+/// The types in `$1`, and those that hold one of them: arrays, domains, composites, ranges and multiranges.
+const HOLDERS: &str = "WITH RECURSIVE edges AS ( \
+         SELECT typelem AS inner_type, oid AS outer_type FROM pg_catalog.pg_type WHERE typelem <> 0 \
+         UNION ALL SELECT typbasetype, oid FROM pg_catalog.pg_type WHERE typbasetype <> 0 \
+         UNION ALL SELECT a.atttypid, c.reltype FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
+             WHERE a.attnum > 0 AND NOT a.attisdropped AND c.reltype <> 0 AND c.relpersistence <> 't' \
+         UNION ALL SELECT r.rngsubtype, r.rngtypid FROM pg_catalog.pg_range r \
+         UNION ALL SELECT r.rngtypid, t.oid FROM pg_catalog.pg_range r JOIN pg_catalog.pg_type t \
+             ON t.typtype = 'm' AND t.oid = (pg_catalog.to_jsonb(r) ->> 'rngmultitypid')::oid), \
+     holders (oid) AS (SELECT unnest($1::oid[]) UNION SELECT outer_type FROM holders JOIN edges ON inner_type = holders.oid)";
+
 /// Judges functions by name, and returns the user's functions that can write.
-async fn functions(transaction: &Transaction<'_>, model: &mut Model) -> Result<Vec<Oid>, Error> {
+async fn functions(transaction: &Transaction<'_>, model: &mut Model, trust_immutable: bool) -> Result<Vec<Oid>, Error> {
     let sql = "SELECT p.proname::text, \
          bool_or(n.nspname IN ('pg_catalog', 'information_schema') AND p.provolatile = 'v' AND p.proname <> ALL ($1)), \
-         bool_or(NOT (n.nspname = 'pg_catalog' AND (p.provolatile = 'i' OR p.provolatile = 's' AND p.proname = ANY ($2)))), \
-         bool_or(n.nspname <> 'pg_catalog' AND p.pronargs = 1) \
+         bool_or(NOT (n.nspname = 'pg_catalog' AND (p.provolatile = 'i' OR p.provolatile = 's' AND p.proname = ANY ($2)) \
+             OR n.nspname <> 'pg_catalog' AND p.provolatile = 'i' AND $3)), \
+         bool_or(n.nspname <> 'pg_catalog' AND p.pronargs = 1 AND NOT (p.provolatile = 'i' AND $3)) \
          FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace GROUP BY 1";
-    for row in transaction.query(sql, &[&HARMLESS_VOLATILE, &SAFE_STABLE]).await? {
+    for row in transaction.query(sql, &[&HARMLESS_VOLATILE, &safe_stable(), &trust_immutable]).await? {
         let name = name(&row, 0)?;
         for (column, set) in
             [(1, &mut model.dangerous), (2, &mut model.unsafe_calls), (3, &mut model.attribute_functions)]
@@ -152,12 +166,17 @@ async fn user_functions(transaction: &Transaction<'_>, model: &mut Model) -> Res
     }
 }
 
-async fn operators_and_casts(transaction: &Transaction<'_>, model: &mut Model, dangerous: &[Oid]) -> Result<(), Error> {
+async fn operators_and_casts(
+    transaction: &Transaction<'_>,
+    model: &mut Model,
+    dangerous: &[Oid],
+    trust_immutable: bool,
+) -> Result<(), Error> {
     let sql = "SELECT o.oprname::text, bool_or(p.oid = ANY ($1)), \
-         bool_or(p.prolang NOT IN (12, 13) OR p.provolatile <> 'i') \
+         bool_or(p.prolang NOT IN (12, 13) AND NOT $2 OR p.provolatile <> 'i') \
          FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode \
          WHERE o.oprnamespace <> 'pg_catalog'::regnamespace GROUP BY 1";
-    for row in transaction.query(sql, &[&dangerous]).await? {
+    for row in transaction.query(sql, &[&dangerous, &trust_immutable]).await? {
         let name = name(&row, 0)?;
         if row.try_get(1)? {
             model.dangerous_operators.insert(name.clone());
@@ -169,8 +188,29 @@ async fn operators_and_casts(transaction: &Transaction<'_>, model: &mut Model, d
     // A cast by input and output functions could read 'now' out of a text without a trace in the statement.
     let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_cast c LEFT JOIN pg_catalog.pg_proc p ON p.oid = c.castfunc \
          WHERE c.oid >= 16384 AND (c.castmethod = 'i' \
-             OR c.castmethod = 'f' AND (p.prolang NOT IN (12, 13) OR p.provolatile <> 'i')))";
-    model.user_casts = transaction.query_one(sql, &[]).await?.try_get(0)?;
+             OR c.castmethod = 'f' AND (p.oid = ANY ($1) OR p.prolang NOT IN (12, 13) AND NOT $2 OR p.provolatile <> 'i')))";
+    model.user_casts = transaction.query_one(sql, &[&dangerous, &trust_immutable]).await?.try_get(0)?;
+    Ok(())
+}
+
+/// Domains whose checks may say one thing now and another later, and the types that hold such a domain.
+async fn domains(transaction: &Transaction<'_>, model: &mut Model) -> Result<(), Error> {
+    let sql = "SELECT c.contypid, pg_catalog.pg_get_expr(c.conbin, 0) FROM pg_catalog.pg_constraint c \
+         WHERE c.contypid <> 0 AND c.conbin IS NOT NULL";
+    let mut unsafe_domains: Vec<Oid> = Vec::new();
+    for row in transaction.query(sql, &[]).await? {
+        let check = Statement::analyse(format!("SELECT {}", row.try_get::<_, String>(1)?).as_bytes());
+        if !matches!(check.parts.as_slice(), [part] if model.text_bypass(part).is_none()) {
+            unsafe_domains.push(row.try_get(0)?);
+        }
+    }
+    if unsafe_domains.is_empty() {
+        return Ok(());
+    }
+    let sql = format!("{HOLDERS} SELECT DISTINCT t.typname::text FROM holders JOIN pg_catalog.pg_type t USING (oid)");
+    for row in transaction.query(&sql, &[&unsafe_domains]).await? {
+        model.unsafe_types.insert(name(&row, 0)?);
+    }
     Ok(())
 }
 
@@ -205,9 +245,25 @@ async fn relations(transaction: &Transaction<'_>, model: &mut Model, dangerous: 
             kind,
             row_security: row.try_get(2)?,
             opaque: row.try_get(3)?,
+            zoned_time: false,
+            time: false,
             view: ViewText::default(),
         };
         model.relations.insert(oid(&row, 0)?, relation);
+    }
+    const TIME: Oid = 1083;
+    const TIMETZ: Oid = 1266;
+    for (base, is_zoned) in [(TIME, false), (TIMETZ, true)] {
+        let sql = format!(
+            "{HOLDERS} SELECT DISTINCT a.attrelid FROM holders JOIN pg_catalog.pg_attribute a ON a.atttypid = holders.oid \
+             WHERE a.attrelid >= 16384 AND a.attnum > 0 AND NOT a.attisdropped"
+        );
+        for row in transaction.query(&sql, &[&&[base][..]]).await? {
+            if let Some(relation) = model.relations.get_mut(&oid(&row, 0)?) {
+                relation.time = true;
+                relation.zoned_time |= is_zoned;
+            }
+        }
     }
     // Categories D, N, B, T: dates and times, numbers, booleans, intervals. No cast from them reads words.
     let sql = "SELECT a.attrelid, a.attname::text FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
@@ -291,6 +347,7 @@ async fn views(transaction: &Transaction<'_>, model: &mut Model) -> Result<(), E
         match statement.parts.as_slice() {
             [part] if !model.dangerous.contains(&name) => {
                 view.bypass = model.text_bypass(part);
+                view.shifts_zone = part.facts.shifts_zone;
                 view.temporal_columns = part
                     .facts
                     .temporal_casts

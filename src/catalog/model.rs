@@ -23,6 +23,8 @@ pub struct Model {
     pub(super) dangerous: HashSet<Name>,
     /// Names of functions that, called, make a result depend on more than its key and its tables.
     pub(super) unsafe_calls: HashSet<Name>,
+    /// Names of types whose values are checked by what depends on more than the value: domains, and what holds them.
+    pub(super) unsafe_types: HashSet<Name>,
     /// Functions of one argument outside pg_catalog: `t.f` may mean `f(t)`.
     pub(super) attribute_functions: HashSet<Name>,
     pub(super) dangerous_operators: HashSet<Name>,
@@ -45,6 +47,9 @@ pub struct Relation {
     pub(super) row_security: bool,
     /// Writing it runs code of the user's: triggers, rules, defaults, checks.
     pub(super) opaque: bool,
+    /// It has a column that holds a `time with time zone`, or a `time`.
+    pub(super) zoned_time: bool,
+    pub(super) time: bool,
     /// For a view: what its text says.
     pub(super) view: ViewText,
 }
@@ -63,6 +68,7 @@ pub enum RelationKind {
 pub struct ViewText {
     pub(super) bypass: Option<Bypass>,
     pub(super) temporal_columns: Vec<Name>,
+    pub(super) shifts_zone: bool,
 }
 
 impl Model {
@@ -105,6 +111,11 @@ impl Model {
                 return Err(Bypass::RowSecurity);
             }
         }
+        let known = || tables.iter().filter_map(|oid| self.relations.get(oid));
+        let shifts_zone = part.facts.shifts_zone || known().any(|relation| relation.view.shifts_zone);
+        if known().any(|relation| relation.zoned_time || (shifts_zone && relation.time)) {
+            return Err(Bypass::Context);
+        }
         let views = tables.iter().filter_map(|oid| self.relations.get(oid)).flat_map(|r| &r.view.temporal_columns);
         let cast = part.facts.temporal_casts.iter().filter_map(|cast| match cast {
             TemporalCast::Column(name) => Some(name),
@@ -125,7 +136,9 @@ impl Model {
 
     /// What a statement's text alone says against caching it.
     pub(super) fn text_bypass(&self, part: &Part) -> Option<Bypass> {
-        if part.facts.context_keyword || part.facts.special_time_literal {
+        let facts = &part.facts;
+        let zoned_time = facts.zoned_time || (facts.shifts_zone && facts.makes_time);
+        if facts.context_keyword || facts.special_time_literal || zoned_time {
             return Some(Bypass::Context);
         }
         if part.facts.locks_rows {
@@ -140,6 +153,7 @@ impl Model {
         let untrusted_name = part.facts.names.iter().any(|name| {
             (name.call && self.unsafe_calls.contains(&name.name))
                 || (name.after_dot && self.attribute_functions.contains(&name.name))
+                || self.unsafe_types.contains(&name.name)
                 || &*name.name == "pg_locks"
         });
         if untrusted_name || part.facts.odd {

@@ -13,6 +13,7 @@ const NEEDS_RESTART: &[&str] = &[
     "cache.eviction_strategy",
     "cache.max_entries",
     "cache.max_memory_mb",
+    "cache.trust_immutable_functions",
     "log.format",
     "pool.idle_timeout_secs",
     "pool.max_upstream_connections",
@@ -72,6 +73,7 @@ mod tests {
         other.cache.eviction_strategy = EvictionStrategy::Lru;
         other.cache.max_entries = 7;
         other.cache.max_memory_mb = 7;
+        other.cache.trust_immutable_functions = true;
         other.log.format = LogFormat::Json;
         other.pool.idle_timeout_secs = 7;
         other.pool.max_upstream_connections = 7;

@@ -34,6 +34,12 @@ pub struct Facts {
     pub special_time_literal: bool,
     /// CURRENT_DATE, CURRENT_USER and the like.
     pub context_keyword: bool,
+    /// Names `timetz` or `time with time zone`: text, or a `time`, becomes one by the offset that is in force today.
+    pub zoned_time: bool,
+    /// AT TIME ZONE, AT LOCAL: of a time of day (not of a timestamp) the result depends on the present date.
+    pub shifts_zone: bool,
+    /// May make a `time` by itself: the word `time` other than as part of a longer phrase, `make_time`.
+    pub makes_time: bool,
     pub tablesample: bool,
     /// TEMP, TEMPORARY or a name that starts with `pg_temp`.
     pub temporary: bool,
@@ -50,6 +56,7 @@ impl Facts {
     pub fn of(tokens: &[Token<'_>]) -> Self {
         let mut facts =
             Self { locks_rows: locks_rows(tokens), temporal_casts: casts::temporal_casts(tokens), ..Self::default() };
+        facts.note_times(tokens);
         for (at, token) in tokens.iter().enumerate() {
             let after_dot = at > 0 && tokens[at - 1].is_punctuation(".");
             match token.kind {
@@ -93,6 +100,33 @@ impl Facts {
         self.mentions_prepared |=
             matches!(name.as_str(), "pg_prepared_statements" | "pg_prepared_statement" | "pg_cursors" | "pg_cursor");
         self.names.push(Name { name: name.into(), call, after_dot });
+    }
+
+    fn note_times(&mut self, tokens: &[Token<'_>]) {
+        let word = |at: usize, word: &str| tokens.get(at).is_some_and(|token| token.is_word(word));
+        let mut in_phrase = 0;
+        for at in 0..tokens.len() {
+            if word(at, "at") && (word(at + 1, "local") || (word(at + 1, "time") && word(at + 2, "zone"))) {
+                self.shifts_zone = true;
+                in_phrase = at + 3;
+            } else if (word(at, "with") || word(at, "without")) && word(at + 1, "time") && word(at + 2, "zone") {
+                in_phrase = at + 3;
+            }
+            if at < in_phrase || !matches!(tokens[at].kind, Kind::Word | Kind::Quoted | Kind::UnicodeQuoted) {
+                continue;
+            }
+            match literal::identifier(&tokens[at]).as_deref() {
+                Some("timetz") => self.zoned_time = true,
+                Some("time") => {
+                    let precision = tokens.get(at + 1).is_some_and(|next| next.is_punctuation("("));
+                    let after = at + if precision { 4 } else { 1 };
+                    self.zoned_time |= word(after, "with") && word(after + 1, "time");
+                    self.makes_time = true;
+                }
+                Some("make_time") => self.makes_time = true,
+                _ => {}
+            }
+        }
     }
 
     fn add_parameter(&mut self, token: &Token<'_>) {
