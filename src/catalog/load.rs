@@ -24,9 +24,12 @@ const FINGERPRINTED: &[(&str, &str)] = &[
         "attrelid >= 16384 AND EXISTS (SELECT FROM pg_class c WHERE c.oid = attrelid AND c.relpersistence <> 't' AND c.relkind <> 'i')",
     ),
     ("pg_attrdef", "EXISTS (SELECT FROM pg_class c WHERE c.oid = adrelid AND c.relpersistence <> 't')"),
-    ("pg_proc", "oid >= 16384"),
+    // Rights can be taken from PostgreSQL's own too.
+    ("pg_proc", "oid >= 16384 OR proacl IS NOT NULL"),
     ("pg_operator", "oid >= 16384"),
     ("pg_cast", "oid >= 16384"),
+    ("pg_opclass", "oid >= 16384"),
+    ("pg_amproc", "oid >= 16384"),
     ("pg_type", "oid >= 16384 AND typtype <> 'c' AND typcategory <> 'A'"),
     ("pg_enum", "true"),
     ("pg_namespace", "nspname !~ '^pg_(toast_)?temp_'"),
@@ -48,6 +51,8 @@ const FINGERPRINTED: &[(&str, &str)] = &[
     ("pg_extension", "true"),
     ("pg_auth_members", "true"),
     ("pg_db_role_setting", "true"),
+    ("pg_seclabel", "true"),
+    ("pg_shseclabel", "true"),
 ];
 
 /// A text that changes whenever the catalogue or the server's configuration has changed, or the server was restarted.
@@ -81,8 +86,8 @@ pub(super) async fn model(client: &mut Client, epoch: u64, trust_immutable: bool
     let mut model = Model { epoch, ..Model::default() };
     let dangerous = functions(&transaction, &mut model, trust_immutable).await?;
     operators_and_casts(&transaction, &mut model, &dangerous, trust_immutable).await?;
-    domains(&transaction, &mut model).await?;
-    relations(&transaction, &mut model, &dangerous).await?;
+    let writing_types = domains(&transaction, &mut model, &dangerous).await?;
+    relations(&transaction, &mut model, &dangerous, &writing_types).await?;
     edges(&transaction, &mut model).await?;
     expressions(&transaction, &mut model).await?;
     views(&transaction, &mut model).await?;
@@ -119,14 +124,7 @@ async fn functions(transaction: &Transaction<'_>, model: &mut Model, trust_immut
             }
         }
     }
-    let dangerous = user_functions(transaction, model).await?;
-    let sql = "SELECT DISTINCT t.typname::text FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_type t ON t.oid = c.contypid \
-         JOIN pg_catalog.pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_proc'::regclass \
-         WHERE d.refobjid = ANY ($1)";
-    for row in transaction.query(sql, &[&dangerous]).await? {
-        model.dangerous.insert(name(&row, 0)?);
-    }
-    Ok(dangerous)
+    user_functions(transaction, model).await
 }
 
 /// A volatile function of the user's can write. One that is not cannot itself (PostgreSQL runs its statements read-only), but
@@ -188,38 +186,54 @@ async fn operators_and_casts(
     // A cast by input and output functions could read 'now' out of a text without a trace in the statement.
     let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_cast c LEFT JOIN pg_catalog.pg_proc p ON p.oid = c.castfunc \
          WHERE c.oid >= 16384 AND (c.castmethod = 'i' \
-             OR c.castmethod = 'f' AND (p.oid = ANY ($1) OR p.prolang NOT IN (12, 13) AND NOT $2 OR p.provolatile <> 'i')))";
+             OR c.castmethod = 'f' AND (p.oid = ANY ($1) OR p.prolang NOT IN (12, 13) AND NOT $2 OR p.provolatile <> 'i'))) \
+         OR EXISTS (SELECT FROM pg_catalog.pg_amproc a JOIN pg_catalog.pg_proc p ON p.oid = a.amproc \
+         WHERE a.oid >= 16384 AND (p.oid = ANY ($1) OR p.prolang NOT IN (12, 13) AND NOT $2 OR p.provolatile <> 'i'))";
     model.user_casts = transaction.query_one(sql, &[&dangerous, &trust_immutable]).await?.try_get(0)?;
     Ok(())
 }
 
-/// Domains whose checks may say one thing now and another later, and the types that hold such a domain.
-async fn domains(transaction: &Transaction<'_>, model: &mut Model) -> Result<(), Error> {
-    let sql = "SELECT c.contypid, pg_catalog.pg_get_expr(c.conbin, 0) FROM pg_catalog.pg_constraint c \
-         WHERE c.contypid <> 0 AND c.conbin IS NOT NULL";
-    let mut unsafe_domains: Vec<Oid> = Vec::new();
-    for row in transaction.query(sql, &[]).await? {
-        let check = Statement::analyse(format!("SELECT {}", row.try_get::<_, String>(1)?).as_bytes());
-        if !matches!(check.parts.as_slice(), [part] if model.text_bypass(part).is_none()) {
-            unsafe_domains.push(row.try_get(0)?);
+/// Judges domains by their checks and defaults, and the types that hold one. Returns the types that can write.
+async fn domains(transaction: &Transaction<'_>, model: &mut Model, dangerous: &[Oid]) -> Result<Vec<Oid>, Error> {
+    let sql = "WITH depends AS (SELECT d.classid, d.objid FROM pg_catalog.pg_depend d \
+             WHERE d.refclassid = 'pg_proc'::regclass AND d.refobjid = ANY ($1)) \
+         SELECT c.contypid, pg_catalog.pg_get_expr(c.conbin, 0), true, \
+             EXISTS (SELECT FROM depends d WHERE d.classid = 'pg_constraint'::regclass AND d.objid = c.oid) \
+         FROM pg_catalog.pg_constraint c WHERE c.contypid <> 0 AND c.conbin IS NOT NULL \
+         UNION ALL SELECT t.oid, pg_catalog.pg_get_expr(t.typdefaultbin, 0), false, \
+             EXISTS (SELECT FROM depends d WHERE d.classid = 'pg_type'::regclass AND d.objid = t.oid) \
+         FROM pg_catalog.pg_type t WHERE t.typdefaultbin IS NOT NULL";
+    let (mut writing, mut changing) = (Vec::<Oid>::new(), Vec::<Oid>::new());
+    for row in transaction.query(sql, &[&dangerous]).await? {
+        let (domain, text, is_check) = (row.try_get(0)?, row.try_get::<_, String>(1)?, row.try_get::<_, bool>(2)?);
+        let expression = Statement::analyse(format!("SELECT {text}").as_bytes());
+        if row.try_get(3)? || expression_may_write(model, &text) {
+            writing.push(domain);
+        }
+        // A default is used by writes only.
+        if is_check && !matches!(expression.parts.as_slice(), [part] if model.text_bypass(part).is_none()) {
+            changing.push(domain);
         }
     }
-    if unsafe_domains.is_empty() {
-        return Ok(());
+    let sql = format!("{HOLDERS} SELECT t.oid, t.typname::text FROM holders JOIN pg_catalog.pg_type t USING (oid)");
+    let mut writers = Vec::new();
+    for row in transaction.query(&sql, &[&writing]).await? {
+        writers.push(row.try_get(0)?);
+        model.dangerous_types.insert(name(&row, 1)?);
     }
-    let sql = format!("{HOLDERS} SELECT DISTINCT t.typname::text FROM holders JOIN pg_catalog.pg_type t USING (oid)");
-    for row in transaction.query(&sql, &[&unsafe_domains]).await? {
-        model.unsafe_types.insert(name(&row, 0)?);
+    for row in transaction.query(&sql, &[&changing]).await? {
+        model.unsafe_types.insert(name(&row, 1)?);
     }
-    Ok(())
+    Ok(writers)
 }
 
-async fn relations(transaction: &Transaction<'_>, model: &mut Model, dangerous: &[Oid]) -> Result<(), Error> {
-    let sql = "WITH domains AS ( \
-             SELECT c.contypid AS oid FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_depend d \
-             ON d.classid = 'pg_constraint'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_proc'::regclass \
-             WHERE c.contypid <> 0 AND d.refobjid = ANY ($1)), \
-         depends AS (SELECT d.classid, d.objid FROM pg_catalog.pg_depend d \
+async fn relations(
+    transaction: &Transaction<'_>,
+    model: &mut Model,
+    dangerous: &[Oid],
+    writing_types: &[Oid],
+) -> Result<(), Error> {
+    let sql = "WITH depends AS (SELECT d.classid, d.objid FROM pg_catalog.pg_depend d \
              WHERE d.refclassid = 'pg_proc'::regclass AND d.refobjid = ANY ($1)), \
          opaque AS ( \
              SELECT tgrelid AS oid FROM pg_catalog.pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'D' \
@@ -229,12 +243,12 @@ async fn relations(transaction: &Transaction<'_>, model: &mut Model, dangerous: 
              UNION SELECT i.indrelid FROM pg_catalog.pg_index i JOIN depends d ON d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid \
              UNION SELECT d.objid FROM depends d WHERE d.classid = 'pg_class'::regclass \
              UNION SELECT p.polrelid FROM pg_catalog.pg_policy p JOIN depends d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid \
-             UNION SELECT a.attrelid FROM pg_catalog.pg_attribute a WHERE a.atttypid IN (SELECT oid FROM domains)) \
+             UNION SELECT a.attrelid FROM pg_catalog.pg_attribute a WHERE a.atttypid = ANY ($2)) \
          SELECT c.oid, c.relkind, c.relrowsecurity, c.oid IN (SELECT oid FROM opaque), n.nspname::text, c.relname::text \
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't' AND c.oid >= 16384 \
          AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_toast'";
-    for row in transaction.query(sql, &[&dangerous]).await? {
+    for row in transaction.query(sql, &[&dangerous, &writing_types]).await? {
         let kind = match row.try_get::<_, i8>(1)? as u8 {
             b'r' | b'p' | b'm' => RelationKind::Table,
             b'v' => RelationKind::View,

@@ -23,13 +23,15 @@ pub struct Model {
     pub(super) dangerous: HashSet<Name>,
     /// Names of functions that, called, make a result depend on more than its key and its tables.
     pub(super) unsafe_calls: HashSet<Name>,
-    /// Names of types whose values are checked by what depends on more than the value: domains, and what holds them.
+    /// Names of types a conversion to which may write: domains by their checks, and what holds such a domain.
+    pub(super) dangerous_types: HashSet<Name>,
+    /// Names of types whose values are checked by what depends on more than the value: likewise.
     pub(super) unsafe_types: HashSet<Name>,
     /// Functions of one argument outside pg_catalog: `t.f` may mean `f(t)`.
     pub(super) attribute_functions: HashSet<Name>,
     pub(super) dangerous_operators: HashSet<Name>,
     pub(super) unsafe_operators: HashSet<Name>,
-    /// Casts by the user's functions, which may be applied without a trace in the text.
+    /// There are casts or comparisons by the user's functions, which may be applied without a trace in the text.
     pub(super) user_casts: bool,
     pub(super) relations: HashMap<TableOid, Relation>,
     /// Direct children by inheritance or partitioning.
@@ -76,6 +78,7 @@ impl Model {
     pub fn may_write(&self, part: &Part) -> bool {
         part.facts.odd
             || part.facts.names.iter().any(|name| self.dangerous.contains(&name.name))
+            || part.facts.types.iter().any(|name| self.dangerous_types.contains(name))
             || self.names_operator(&self.dangerous_operators, part)
             || (self.user_casts && !part.facts.names.is_empty())
     }
@@ -153,10 +156,10 @@ impl Model {
         let untrusted_name = part.facts.names.iter().any(|name| {
             (name.call && self.unsafe_calls.contains(&name.name))
                 || (name.after_dot && self.attribute_functions.contains(&name.name))
-                || self.unsafe_types.contains(&name.name)
                 || &*name.name == "pg_locks"
         });
-        if untrusted_name || part.facts.odd {
+        let untrusted_type = facts.types.iter().any(|name| self.unsafe_types.contains(name));
+        if untrusted_name || untrusted_type || part.facts.odd {
             return Some(Bypass::Function);
         }
         if self.user_casts || self.names_operator(&self.unsafe_operators, part) {

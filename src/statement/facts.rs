@@ -26,6 +26,8 @@ pub struct Facts {
     pub creates_relation: bool,
     /// Every identifier and key word, sorted, each use once.
     pub names: Vec<Name>,
+    /// Every name that stands where a type may: after `::` and AS, before a string, before a parenthesis; sorted, once.
+    pub types: Vec<Box<str>>,
     /// Every operator, sorted, once.
     pub operators: Vec<Box<str>>,
     /// The highest `$n`; 0 for none.
@@ -63,6 +65,9 @@ impl Facts {
                 Kind::Word | Kind::Quoted | Kind::UnicodeQuoted => {
                     let call = tokens.get(at + 1).is_some_and(|next| next.is_punctuation("("));
                     facts.add_identifier(token, call, after_dot);
+                    if call || stands_for_type(tokens, at) {
+                        facts.types.extend(literal::identifier(token).map(Into::into));
+                    }
                 }
                 Kind::Operator => facts.operators.push(String::from_utf8_lossy(token.text).into()),
                 Kind::Parameter => facts.add_parameter(token),
@@ -78,6 +83,8 @@ impl Facts {
         }) && classify::selects_into(tokens);
         facts.names.sort_unstable();
         facts.names.dedup();
+        facts.types.sort_unstable();
+        facts.types.dedup();
         facts.operators.sort_unstable();
         facts.operators.dedup();
         facts
@@ -142,8 +149,23 @@ impl Facts {
         let boxed = |text: &str| text.len() + 32;
         self.names.iter().map(|name| boxed(&name.name)).sum::<usize>()
             + self.operators.iter().map(|operator| boxed(operator)).sum::<usize>()
+            + self.types.iter().map(|name| boxed(name)).sum::<usize>()
             + self.temporal_casts.len() * 64
     }
+}
+
+/// Whether the last name of a path, at `at`, may be a type's.
+fn stands_for_type(tokens: &[Token<'_>], at: usize) -> bool {
+    if tokens.get(at + 1).is_some_and(|next| next.kind.is_text_literal()) {
+        return true;
+    }
+    let mut first = at;
+    while first >= 2 && tokens[first - 1].is_punctuation(".") {
+        first -= 2;
+    }
+    first
+        .checked_sub(1)
+        .is_some_and(|before| tokens[before].is_punctuation("::") || tokens[before].is_any_word(&["as", "setof"]))
 }
 
 /// Words that stand for something about the session or the clock without being called.

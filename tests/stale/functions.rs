@@ -159,7 +159,8 @@ async fn a_domain_whose_check_may_change_its_mind_is_not_trusted() {
          CREATE DOMAIN plain AS int CHECK (VALUE > 0);
          CREATE DOMAIN checked AS int CHECK (fine(VALUE));
          CREATE DOMAIN dated AS date CHECK (VALUE < CURRENT_DATE);
-         CREATE DOMAIN over AS checked; CREATE TYPE holds AS (c checked)",
+         CREATE DOMAIN over AS checked; CREATE TYPE holds AS (c checked);
+         CREATE TABLE row_type (c over); INSERT INTO row_type VALUES (1)",
     )
     .await;
     let client = stage.client().await;
@@ -168,11 +169,36 @@ async fn a_domain_whose_check_may_change_its_mind_is_not_trusted() {
         "SELECT CAST(v AS over) FROM t",
         "SELECT '{1}'::over[], v FROM t",
         "SELECT ROW(v)::holds FROM t",
+        "SELECT ROW(v)::row_type FROM t",
+        "SELECT public.over '1', v FROM t",
         "SELECT '2000-01-01'::dated, v FROM t",
     ] {
         never_cached(&stage, &client, sql).await;
     }
     stage.cached(&client, "SELECT v::plain FROM t").await;
+    // What a row holds was checked when it was written.
+    stage.cached(&client, "SELECT c FROM row_type").await;
+}
+
+#[tokio::test]
+async fn a_domain_writes_by_its_default_and_by_its_check() {
+    let setup = "CREATE TABLE log (n int); INSERT INTO log VALUES (0); CREATE TABLE other (v int);
+        CREATE FUNCTION counts(int) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN UPDATE log SET n = n + 1; RETURN true; END';
+        CREATE FUNCTION next() RETURNS int LANGUAGE plpgsql AS 'BEGIN UPDATE log SET n = n + 1; RETURN 1; END';
+        CREATE DOMAIN defaulted AS int DEFAULT next(); CREATE DOMAIN checked AS int CHECK (counts(VALUE));
+        CREATE TYPE holds AS (c checked, d int); CREATE TABLE by_default (a int, d defaulted);
+        CREATE TABLE by_check (a int, h holds[]); INSERT INTO other VALUES (1)";
+    for write in ["INSERT INTO by_default (a) VALUES (1)", "INSERT INTO by_check VALUES (1, '{\"(1,2)\"}')"] {
+        let stage = Stage::setup(setup).await;
+        let (client, writer) = (stage.client().await, stage.client().await);
+        // The first of its shape is followed by its analysis.
+        for _ in 0..3 {
+            stage.cached(&client, "SELECT n FROM log").await;
+            let before: i32 = client.one("SELECT n FROM log").await.parse().unwrap();
+            writer.run(write).await;
+            assert_eq!(client.one("SELECT n FROM log").await, (before + 1).to_string(), "{write}");
+        }
+    }
 }
 
 const FUNCTIONS: &str = "CREATE TABLE t (v int); INSERT INTO t VALUES (1);
