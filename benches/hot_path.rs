@@ -12,7 +12,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use heliosproxy::cache::entry::{Entry, Recording};
 use heliosproxy::cache::key::{CacheKey, request_key};
 use heliosproxy::cache::store::Store;
-use heliosproxy::cache::versions::{TableOid, Versions, WriteSet};
+use heliosproxy::cache::versions::{TableOid, TableRead, Versions, WriteSet};
 use heliosproxy::config::EvictionStrategy;
 use heliosproxy::statement::{Statement, Statements};
 use heliosproxy::wire::frame;
@@ -62,7 +62,8 @@ fn entry(versions: &Versions) -> Entry {
     let mut recording = Recording::new(usize::MAX);
     recording.frame(b'C', 300);
     recording.extend(&[b'C'; 300]);
-    let dependencies = versions.observe(&[versions.table(TableOid(1))]).expect("nothing is in flight");
+    let dependencies =
+        versions.observe([TableRead::any_row(&versions.table(TableOid(1)))]).expect("nothing is in flight");
     Entry::new(recording, dependencies, 0, Duration::from_secs(3600), Duration::from_millis(1)).expect("whole")
 }
 
@@ -117,10 +118,12 @@ fn versions(c: &mut Criterion) {
     let versions = Versions::default();
     let tables = vec![versions.table(TableOid(1)), versions.table(TableOid(2))];
     let mut group = c.benchmark_group("versions");
-    group.bench_function("observe two tables", |b| b.iter(|| versions.observe(black_box(&tables))));
-    let seen = versions.observe(&tables).expect("nothing is in flight");
+    group.bench_function("observe two tables", |b| {
+        b.iter(|| versions.observe(black_box(&tables).iter().map(|table| TableRead::any_row(table))))
+    });
+    let seen = versions.observe(tables.iter().map(|table| TableRead::any_row(table))).expect("nothing is in flight");
     group.bench_function("check", |b| b.iter(|| black_box(&seen).hold()));
-    let writes = WriteSet::Tables(tables);
+    let writes = WriteSet::any_row_of(tables);
     group.bench_function("mark and settle", |b| b.iter(|| versions.mark(black_box(&writes)).settle()));
 }
 

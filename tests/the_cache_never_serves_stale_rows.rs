@@ -12,6 +12,7 @@ mod stale {
     mod functions;
     mod hidden_writes;
     mod relations;
+    mod rows;
     mod scenario;
     mod transactions;
 }

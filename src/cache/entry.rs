@@ -187,7 +187,7 @@ mod tests {
             recording.frame(*tag, bytes.len());
             recording.extend(bytes);
         }
-        let dependencies = Versions::default().observe(&[]).expect("nothing is in flight");
+        let dependencies = Versions::default().observe([]).expect("nothing is in flight");
         Entry::new(recording, dependencies, 0, Duration::from_secs(1), Duration::ZERO)
     }
 

@@ -49,20 +49,21 @@ impl Limbo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::versions::{TableOid, Versions, WriteSet};
+    use crate::cache::versions::{TableOid, TableRead, Versions, WriteSet};
 
     #[test]
     fn marks_stay_until_their_backend_is_gone() {
         let versions = Versions::default();
-        let table = vec![versions.table(TableOid(1))];
+        let table = versions.table(TableOid(1));
+        let observe = || versions.observe([TableRead::any_row(&table)]);
         let limbo = Limbo::default();
-        let marks = vec![versions.mark(&WriteSet::Tables(table.clone()))];
+        let marks = vec![versions.mark(&WriteSet::any_row_of([table.clone()]))];
         limbo.add(BackendPid(10), Orphan { marks, doubts_catalog: false });
         assert_eq!(limbo.waiting(), [BackendPid(10)]);
         assert!(limbo.gone(BackendPid(11)).is_empty());
-        assert!(versions.observe(&table).is_none());
+        assert!(observe().is_none());
         limbo.gone(BackendPid(10)).into_iter().flat_map(|orphan| orphan.marks).for_each(Marks::settle);
-        assert!(versions.observe(&table).is_some());
+        assert!(observe().is_some());
         assert!(limbo.waiting().is_empty());
     }
 }

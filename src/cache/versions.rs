@@ -10,81 +10,88 @@
 //! read before `c` is never served after the mark was set. An observation while marked does not exist. An observation
 //! after the bump belongs to a query that is sent after `c` and therefore sees W. One word leaves no gap between the two
 //! halves of the check, so no order of loads has to be argued about.
+//!
+//! **Which counters.** A read of a table depends on the table's `any`, which every write of it bumps; or, if only rows with
+//! certain values in one column can be in its result, on the stripes of these values and the column's `unknown`. A
+//! write bumps the stripes of the values that it takes out of and puts into the column if it can prove them, else `unknown`.
+//! So whatever changes a row that the read sees, or will see, bumps something that the read depends on.
+
+mod counter;
+mod table;
+mod writes;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Bits of a counter's word that count marks: a million writes in flight at once.
-const MARK_BITS: u32 = 20;
-const ONE_VERSION: u64 = 1 << MARK_BITS;
-const MARKS: u64 = ONE_VERSION - 1;
+pub use counter::{Counter, CounterRef, Seen, Stripe, Stripes};
+pub use table::{Attribute, Column, Table};
+pub use writes::{Marks, TableWrite, WriteSet};
+
+/// Stripes where nobody says otherwise.
+pub const DEFAULT_STRIPES: usize = 1 << 20;
 
 /// A relation's `pg_class.oid`, unique within its database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableOid(pub u32);
 
-/// The validity counter of one table, or of everything in a database.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-/// A counter's word without marks, as a reader saw it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen(u64);
-
-impl Counter {
-    /// The present version, or `None` while a write is in flight.
-    pub fn observe(&self) -> Option<Seen> {
-        let word = self.0.load(Ordering::SeqCst);
-        (word & MARKS == 0).then_some(Seen(word))
-    }
-
-    /// Whether nothing has been marked or bumped since `seen`.
-    pub fn holds(&self, seen: Seen) -> bool {
-        self.0.load(Ordering::SeqCst) == seen.0
-    }
-
-    fn mark(&self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-
-    fn bump_and_unmark(&self) {
-        self.0.fetch_add(ONE_VERSION - 1, Ordering::SeqCst);
-    }
-}
-
 /// All counters of one database.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Versions {
     /// Every entry of the database depends on it.
     everything: Arc<Counter>,
     /// Marked and bumped by every write whatever it touches; tells whether *nothing at all* happened in a span of time.
     activity: Arc<Counter>,
-    tables: RwLock<HashMap<TableOid, Arc<Counter>>>,
+    tables: RwLock<HashMap<TableOid, Arc<Table>>>,
+    stripes: Arc<Stripes>,
+}
+
+/// What a read sees of one table.
+#[derive(Debug, Clone)]
+pub struct TableRead<'a> {
+    pub table: &'a Table,
+    /// Only rows whose value in this column is on one of these stripes. `None` for any row.
+    pub pin: Option<(&'a Column, Vec<Stripe>)>,
 }
 
 /// What an entry was filled under.
 #[derive(Debug, Clone)]
-pub struct Dependencies(Box<[(Arc<Counter>, Seen)]>);
+pub struct Dependencies(Box<[(CounterRef, Seen)]>);
 
 /// A span of time in which nothing was written, as far as it is still true.
 #[derive(Debug, Clone, Copy)]
 pub struct Quiet(Seen);
 
 impl Versions {
-    /// The counter of one table, made on first use.
-    pub fn table(&self, oid: TableOid) -> Arc<Counter> {
-        if let Some(counter) = self.tables.read().unwrap_or_else(PoisonError::into_inner).get(&oid) {
-            return counter.clone();
-        }
-        self.tables.write().unwrap_or_else(PoisonError::into_inner).entry(oid).or_default().clone()
+    /// `stripes` may be shared with other databases.
+    pub fn new(stripes: Arc<Stripes>) -> Self {
+        Self { everything: Arc::default(), activity: Arc::default(), tables: RwLock::default(), stripes }
     }
 
-    /// Observes everything that a read of `tables` depends on; `None` while a write to any of it is in flight.
-    pub fn observe(&self, tables: &[Arc<Counter>]) -> Option<Dependencies> {
-        let mut seen = Vec::with_capacity(tables.len() + 1);
-        for counter in std::iter::once(&self.everything).chain(tables) {
-            seen.push((counter.clone(), counter.observe()?));
+    /// The counters of one table, made on first use.
+    pub fn table(&self, oid: TableOid) -> Arc<Table> {
+        if let Some(table) = self.tables.read().unwrap_or_else(PoisonError::into_inner).get(&oid) {
+            return table.clone();
+        }
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        tables.entry(oid).or_insert_with(|| Arc::new(Table::new(oid, self.stripes.clone()))).clone()
+    }
+
+    /// Observes everything that a read depends on; `None` while a write to any of it is in flight.
+    pub fn observe<'a>(&self, reads: impl IntoIterator<Item = TableRead<'a>>) -> Option<Dependencies> {
+        let mut seen = Vec::with_capacity(4);
+        let mut observe = |counter: CounterRef| counter.observe().map(|word| seen.push((counter, word)));
+        observe(CounterRef::Own(self.everything.clone()))?;
+        for TableRead { table, pin } in reads {
+            match pin {
+                None => observe(CounterRef::Own(table.any.clone()))?,
+                Some((column, stripes)) => {
+                    if !table.is_followed(column) {
+                        return None;
+                    }
+                    observe(CounterRef::Own(column.unknown.clone()))?;
+                    stripes.into_iter().try_for_each(|stripe| observe(table.striped(stripe)))?;
+                }
+            }
         }
         Some(Dependencies(seen.into()))
     }
@@ -94,25 +101,33 @@ impl Versions {
         self.activity.observe().map(Quiet)
     }
 
-    /// Observes `tables` on behalf of a query that was sent when `quiet` began. `None` if anything was written since.
-    pub fn observe_since(&self, quiet: Quiet, tables: &[Arc<Counter>]) -> Option<Dependencies> {
+    /// Observes on behalf of a query that was sent when `quiet` began. `None` if anything was written since.
+    pub fn observe_since<'a>(
+        &self,
+        quiet: Quiet,
+        reads: impl IntoIterator<Item = TableRead<'a>>,
+    ) -> Option<Dependencies> {
         // A write marks `activity` first and bumps it last: if it still holds after the tables were observed, no table
         // was marked at any moment since the span began.
-        let dependencies = self.observe(tables)?;
+        let dependencies = self.observe(reads)?;
         self.activity.holds(quiet.0).then_some(dependencies)
     }
 
     /// Marks what a write may write.
     pub fn mark(&self, writes: &WriteSet) -> Marks {
-        let mut counters = vec![self.activity.clone()];
-        match writes {
-            WriteSet::Everything => counters.push(self.everything.clone()),
-            WriteSet::Tables(tables) => counters.extend(tables.iter().cloned()),
-        }
-        for counter in &counters {
-            counter.mark();
-        }
-        Marks { counters }
+        writes.mark(&self.activity, &self.everything)
+    }
+}
+
+impl Default for Versions {
+    fn default() -> Self {
+        Self::new(Arc::new(Stripes::new(DEFAULT_STRIPES)))
+    }
+}
+
+impl<'a> TableRead<'a> {
+    pub fn any_row(table: &'a Table) -> Self {
+        Self { table, pin: None }
     }
 }
 
@@ -123,67 +138,7 @@ impl Dependencies {
 
     /// Heap bytes of the list, for memory accounting.
     pub fn bytes(&self) -> usize {
-        self.0.len() * size_of::<(Arc<Counter>, Seen)>()
-    }
-}
-
-/// What a write may write.
-#[derive(Debug, Clone)]
-pub enum WriteSet {
-    Everything,
-    Tables(Vec<Arc<Counter>>),
-}
-
-impl WriteSet {
-    pub fn nothing() -> Self {
-        Self::Tables(Vec::new())
-    }
-
-    pub fn is_empty(&self) -> bool {
-        matches!(self, Self::Tables(tables) if tables.is_empty())
-    }
-
-    /// Whether everything in `other` is in this one too.
-    pub fn covers(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Everything, _) => true,
-            (Self::Tables(_), Self::Everything) => false,
-            (Self::Tables(mine), Self::Tables(theirs)) => {
-                theirs.iter().all(|counter| mine.iter().any(|known| Arc::ptr_eq(known, counter)))
-            }
-        }
-    }
-
-    pub fn merge(&mut self, other: &Self) {
-        match (&mut *self, other) {
-            (Self::Everything, _) => {}
-            (_, Self::Everything) => *self = Self::Everything,
-            (Self::Tables(mine), Self::Tables(theirs)) => {
-                for counter in theirs {
-                    if !mine.iter().any(|known| Arc::ptr_eq(known, counter)) {
-                        mine.push(counter.clone());
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Marks that are set. They must be [settled](Marks::settle) once the write's outcome is known; until then they stay, even if
-/// this value is lost, which costs hits and never exactness.
-#[derive(Debug)]
-#[must_use = "marks stay set until they are settled"]
-pub struct Marks {
-    counters: Vec<Arc<Counter>>,
-}
-
-impl Marks {
-    /// The write is over (committed, rolled back, or its backend is gone): bumps and unmarks.
-    pub fn settle(self) {
-        // `activity` was marked first and goes last.
-        for counter in self.counters.iter().rev() {
-            counter.bump_and_unmark();
-        }
+        size_of_val(&*self.0)
     }
 }
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::database::Database;
 use super::model::Model;
+use super::plan::{ReadPlan, WritePlan};
 use crate::cache::verdict::{Bypass, RelationName};
-use crate::cache::versions::{Counter, TableOid, WriteSet};
+use crate::cache::versions::TableOid;
 use crate::statement::{Class, Part};
 
 /// An analysis holds for a statement's shape, in a session context, in a catalogue epoch.
@@ -24,12 +25,20 @@ pub struct AnalysisKey {
 #[derive(Debug)]
 pub struct Analysis {
     /// The tables that a read depends on, or why it is not cached.
-    pub read: Result<Vec<Arc<Counter>>, Bypass>,
+    pub read: Result<ReadPlan, Bypass>,
     /// What it reads: as far as its rows depend on them if it is a read for the cache, else as far as it locks them.
     pub relations: Arc<[Arc<RelationName>]>,
-    pub writes: WriteSet,
+    pub writes: WritePlan,
     /// It may have changed settings or made temporary objects.
     pub disturbs_session: bool,
+}
+
+/// What the upstream has said about a statement.
+#[derive(Debug, Default)]
+pub struct Findings {
+    pub locks: Vec<RelationLock>,
+    /// The types of its parameters, declared or not.
+    pub parameter_types: Box<[u32]>,
 }
 
 /// One relation lock of the analysing transaction, from `pg_locks`.
@@ -49,31 +58,29 @@ impl AnalysisKey {
 }
 
 impl Analysis {
-    /// Draws the conclusions for `part`, whose analysis took `locks`.
-    pub fn conclude(database: &Database, model: &Model, part: &Part, locks: &[RelationLock]) -> Self {
+    /// Draws the conclusions for `part`.
+    pub fn conclude(database: &Database, model: &Model, part: &Part, found: &Findings) -> Self {
         if model.may_write(part) {
             return Self::opaque();
         }
-        let counters = |tables: Vec<TableOid>| -> Vec<Arc<Counter>> {
-            tables.into_iter().map(|oid| database.versions.table(oid)).collect()
-        };
         let written: Vec<TableOid> =
-            locks.iter().filter(|lock| lock.writes && !lock.temporary).map(|lock| lock.oid).collect();
+            found.locks.iter().filter(|lock| lock.writes && !lock.temporary).map(|lock| lock.oid).collect();
         let writes = match model.written(&written) {
-            Some(tables) => WriteSet::Tables(counters(tables)),
-            None => WriteSet::Everything,
+            Some(tables) => WritePlan::new(database, model, part, found, &written, &tables),
+            None => WritePlan::everything(),
         };
-        let opaque = matches!(writes, WriteSet::Everything);
+        let opaque = writes.is_everything();
         let read = match part.class {
-            Class::Read if writes.is_empty() => model.readable(part, locks),
+            Class::Read if writes.is_nothing() => model.readable(part, &found.locks),
             Class::Read => Err(Bypass::RowLocks),
             _ => Err(Bypass::NotRead),
         };
         let relations = match &read {
             Ok(tables) => model.names(tables.iter().copied()),
-            Err(_) => model.names(locks.iter().map(|lock| lock.oid)),
+            Err(_) => model.names(found.locks.iter().map(|lock| lock.oid)),
         };
-        Self { read: read.map(counters), relations, writes, disturbs_session: opaque }
+        let read = read.map(|tables| ReadPlan::new(database, model, part, found, &tables));
+        Self { read, relations, writes, disturbs_session: opaque }
     }
 
     /// Nothing can be said: it may write everything and do anything to its session.
@@ -81,7 +88,7 @@ impl Analysis {
         Self {
             read: Err(Bypass::Function),
             relations: Arc::default(),
-            writes: WriteSet::Everything,
+            writes: WritePlan::everything(),
             disturbs_session: true,
         }
     }

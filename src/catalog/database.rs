@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use super::analysis::{Analysis, AnalysisKey};
 use super::model::Model;
 use crate::cache::limbo::Limbo;
-use crate::cache::versions::{Versions, WriteSet};
+use crate::cache::versions::{Stripes, Versions, WriteSet};
 
 /// Analyses kept per database.
 const ANALYSES: usize = 20_000;
@@ -52,10 +52,10 @@ pub struct Database {
 }
 
 impl Database {
-    fn new(name: String) -> Self {
+    fn new(name: String, stripes: Arc<Stripes>) -> Self {
         Self {
             name,
-            versions: Versions::default(),
+            versions: Versions::new(stripes),
             limbo: Limbo::default(),
             epoch: AtomicU64::new(0),
             doubts: AtomicU64::new(0),
@@ -223,17 +223,26 @@ impl Drop for Classified {
 }
 
 /// All databases that clients have used.
-#[derive(Default)]
-pub struct Databases(Mutex<HashMap<String, Arc<Database>>>);
+pub struct Databases {
+    by_name: Mutex<HashMap<String, Arc<Database>>>,
+    stripes: Arc<Stripes>,
+}
 
 /// A session's stay in a database: while there is one, the catalogue is watched.
 pub struct Visit(Arc<Database>);
 
 impl Databases {
+    /// `stripes` is the number of counters that all of them share for values of columns.
+    pub fn new(stripes: usize) -> Self {
+        Self { by_name: Mutex::default(), stripes: Arc::new(Stripes::new(stripes)) }
+    }
+
     /// Enters `name`; the caller starts a watcher if [`Visit::needs_watcher`] says so.
     pub fn enter(&self, name: &str) -> Visit {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let database = map.entry(name.to_owned()).or_insert_with(|| Arc::new(Database::new(name.to_owned())));
+        let mut map = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = map
+            .entry(name.to_owned())
+            .or_insert_with(|| Arc::new(Database::new(name.to_owned(), self.stripes.clone())));
         database.visits.fetch_add(1, Ordering::SeqCst);
         database.leave_now.store(false, Ordering::SeqCst);
         Visit(database.clone())
@@ -241,7 +250,7 @@ impl Databases {
 
     /// Somebody is about to drop, rename or copy a database: connections to databases without clients are closed at once.
     pub fn leave_unvisited(&self) {
-        for database in self.0.lock().unwrap_or_else(PoisonError::into_inner).values() {
+        for database in self.by_name.lock().unwrap_or_else(PoisonError::into_inner).values() {
             if database.visitors() == 0 {
                 database.leave_now.store(true, Ordering::SeqCst);
                 database.wake.notify_one();

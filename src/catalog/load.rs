@@ -1,5 +1,7 @@
 //! Reads the catalogue's fingerprint and the model, over the control connection.
 
+mod types;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -7,7 +9,8 @@ use tokio_postgres::types::Oid;
 use tokio_postgres::{Client, Error, IsolationLevel, Row, Transaction};
 
 use super::builtin::{HARMLESS_EXTENSION, HARMLESS_VOLATILE, safe_stable};
-use super::model::{Model, Relation, RelationKind, ViewText};
+use super::model::{Action, ColumnModel, Model, Relation, RelationKind, ViewText};
+use super::value::{PINNABLE_TYPES, ValueKind};
 use crate::cache::verdict::{Bypass, RelationName};
 use crate::cache::versions::TableOid;
 use crate::statement::{Part, Statement, TemporalCast};
@@ -86,25 +89,15 @@ pub(super) async fn model(client: &mut Client, epoch: u64, trust_immutable: bool
     let mut model = Model { epoch, ..Model::default() };
     let dangerous = functions(&transaction, &mut model, trust_immutable).await?;
     operators_and_casts(&transaction, &mut model, &dangerous, trust_immutable).await?;
-    let writing_types = domains(&transaction, &mut model, &dangerous).await?;
+    let writing_types = types::domains(&transaction, &mut model, &dangerous).await?;
     relations(&transaction, &mut model, &dangerous, &writing_types).await?;
+    columns(&transaction, &mut model).await?;
     edges(&transaction, &mut model).await?;
     expressions(&transaction, &mut model).await?;
     views(&transaction, &mut model).await?;
     transaction.commit().await?;
     Ok((model, fingerprint))
 }
-
-/// The types in `$1`, and those that hold one of them: arrays, domains, composites, ranges and multiranges.
-const HOLDERS: &str = "WITH RECURSIVE edges AS ( \
-         SELECT typelem AS inner_type, oid AS outer_type FROM pg_catalog.pg_type WHERE typelem <> 0 \
-         UNION ALL SELECT typbasetype, oid FROM pg_catalog.pg_type WHERE typbasetype <> 0 \
-         UNION ALL SELECT a.atttypid, c.reltype FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
-             WHERE a.attnum > 0 AND NOT a.attisdropped AND c.reltype <> 0 AND c.relpersistence <> 't' \
-         UNION ALL SELECT r.rngsubtype, r.rngtypid FROM pg_catalog.pg_range r \
-         UNION ALL SELECT r.rngtypid, t.oid FROM pg_catalog.pg_range r JOIN pg_catalog.pg_type t \
-             ON t.typtype = 'm' AND t.oid = (pg_catalog.to_jsonb(r) ->> 'rngmultitypid')::oid), \
-     holders (oid) AS (SELECT unnest($1::oid[]) UNION SELECT outer_type FROM holders JOIN edges ON inner_type = holders.oid)";
 
 /// Judges functions by name, and returns the user's functions that can write.
 async fn functions(transaction: &Transaction<'_>, model: &mut Model, trust_immutable: bool) -> Result<Vec<Oid>, Error> {
@@ -170,8 +163,9 @@ async fn operators_and_casts(
     dangerous: &[Oid],
     trust_immutable: bool,
 ) -> Result<(), Error> {
+    // What `=` compares is what a read by key depends on: it is never the user's.
     let sql = "SELECT o.oprname::text, bool_or(p.oid = ANY ($1)), \
-         bool_or(p.prolang NOT IN (12, 13) AND NOT $2 OR p.provolatile <> 'i') \
+         bool_or(p.prolang NOT IN (12, 13) AND NOT ($2 AND o.oprname <> '=') OR p.provolatile <> 'i') \
          FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode \
          WHERE o.oprnamespace <> 'pg_catalog'::regnamespace GROUP BY 1";
     for row in transaction.query(sql, &[&dangerous, &trust_immutable]).await? {
@@ -191,40 +185,6 @@ async fn operators_and_casts(
          WHERE a.oid >= 16384 AND (p.oid = ANY ($1) OR p.prolang NOT IN (12, 13) AND NOT $2 OR p.provolatile <> 'i'))";
     model.user_casts = transaction.query_one(sql, &[&dangerous, &trust_immutable]).await?.try_get(0)?;
     Ok(())
-}
-
-/// Judges domains by their checks and defaults, and the types that hold one. Returns the types that can write.
-async fn domains(transaction: &Transaction<'_>, model: &mut Model, dangerous: &[Oid]) -> Result<Vec<Oid>, Error> {
-    let sql = "WITH depends AS (SELECT d.classid, d.objid FROM pg_catalog.pg_depend d \
-             WHERE d.refclassid = 'pg_proc'::regclass AND d.refobjid = ANY ($1)) \
-         SELECT c.contypid, pg_catalog.pg_get_expr(c.conbin, 0), true, \
-             EXISTS (SELECT FROM depends d WHERE d.classid = 'pg_constraint'::regclass AND d.objid = c.oid) \
-         FROM pg_catalog.pg_constraint c WHERE c.contypid <> 0 AND c.conbin IS NOT NULL \
-         UNION ALL SELECT t.oid, pg_catalog.pg_get_expr(t.typdefaultbin, 0), false, \
-             EXISTS (SELECT FROM depends d WHERE d.classid = 'pg_type'::regclass AND d.objid = t.oid) \
-         FROM pg_catalog.pg_type t WHERE t.typdefaultbin IS NOT NULL";
-    let (mut writing, mut changing) = (Vec::<Oid>::new(), Vec::<Oid>::new());
-    for row in transaction.query(sql, &[&dangerous]).await? {
-        let (domain, text, is_check) = (row.try_get(0)?, row.try_get::<_, String>(1)?, row.try_get::<_, bool>(2)?);
-        let expression = Statement::analyse(format!("SELECT {text}").as_bytes());
-        if row.try_get(3)? || expression_may_write(model, &text) {
-            writing.push(domain);
-        }
-        // A default is used by writes only.
-        if is_check && !matches!(expression.parts.as_slice(), [part] if model.text_bypass(part).is_none()) {
-            changing.push(domain);
-        }
-    }
-    let sql = format!("{HOLDERS} SELECT t.oid, t.typname::text FROM holders JOIN pg_catalog.pg_type t USING (oid)");
-    let mut writers = Vec::new();
-    for row in transaction.query(&sql, &[&writing]).await? {
-        writers.push(row.try_get(0)?);
-        model.dangerous_types.insert(name(&row, 1)?);
-    }
-    for row in transaction.query(&sql, &[&changing]).await? {
-        model.unsafe_types.insert(name(&row, 1)?);
-    }
-    Ok(writers)
 }
 
 async fn relations(
@@ -257,6 +217,8 @@ async fn relations(
         let relation = Relation {
             name: Arc::new(RelationName { schema: name(&row, 4)?, name: name(&row, 5)? }),
             kind,
+            ordinary: row.try_get::<_, i8>(1)? as u8 == b'r',
+            columns: Vec::new(),
             row_security: row.try_get(2)?,
             opaque: row.try_get(3)?,
             zoned_time: false,
@@ -265,20 +227,7 @@ async fn relations(
         };
         model.relations.insert(oid(&row, 0)?, relation);
     }
-    const TIME: Oid = 1083;
-    const TIMETZ: Oid = 1266;
-    for (base, is_zoned) in [(TIME, false), (TIMETZ, true)] {
-        let sql = format!(
-            "{HOLDERS} SELECT DISTINCT a.attrelid FROM holders JOIN pg_catalog.pg_attribute a ON a.atttypid = holders.oid \
-             WHERE a.attrelid >= 16384 AND a.attnum > 0 AND NOT a.attisdropped"
-        );
-        for row in transaction.query(&sql, &[&&[base][..]]).await? {
-            if let Some(relation) = model.relations.get_mut(&oid(&row, 0)?) {
-                relation.time = true;
-                relation.zoned_time |= is_zoned;
-            }
-        }
-    }
+    types::times(transaction, model).await?;
     // Categories D, N, B, T: dates and times, numbers, booleans, intervals. No cast from them reads words.
     let sql = "SELECT a.attrelid, a.attname::text FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
          JOIN pg_catalog.pg_class c ON c.oid = a.attrelid WHERE a.attrelid >= 16384 AND a.attnum > 0 AND NOT a.attisdropped \
@@ -289,12 +238,53 @@ async fn relations(
     Ok(())
 }
 
+/// The columns of ordinary tables, and whether `=` is for them what it is by itself. A generated column has values that no
+/// statement names; identity and default values are left to the writes that do not name the column.
+async fn columns(transaction: &Transaction<'_>, model: &mut Model) -> Result<(), Error> {
+    let sql = "SELECT a.attrelid, a.attname::text, a.attnum, a.atttypid, a.atttypmod, \
+             a.attgenerated = '' AND coalesce(co.collisdeterministic, true), \
+             EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = a.attrelid AND i.indisunique AND i.indisvalid \
+                 AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum AND i.indpred IS NULL) \
+         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
+         LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation \
+         WHERE a.attrelid >= 16384 AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind = 'r' AND c.relpersistence <> 't' \
+         ORDER BY a.attrelid, a.attnum";
+    for row in transaction.query(sql, &[]).await? {
+        let Some(relation) = model.relations.get_mut(&oid(&row, 0)?) else { continue };
+        let pinnable: bool = row.try_get(5)?;
+        relation.columns.push(ColumnModel {
+            name: name(&row, 1)?,
+            attribute: row.try_get(2)?,
+            kind: ValueKind::of_column(row.try_get(3)?, row.try_get(4)?).filter(|_| pinnable),
+            unique: row.try_get(6)?,
+        });
+    }
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_operator o WHERE o.oprname = '=' AND o.oprnamespace <> 'pg_catalog'::regnamespace \
+         AND (ARRAY[o.oprleft, o.oprright] && $1 OR EXISTS (SELECT FROM pg_catalog.pg_type t WHERE t.oid IN (o.oprleft, o.oprright) \
+             AND t.typtype = 'p')))";
+    model.foreign_equality = transaction.query_one(sql, &[&PINNABLE_TYPES.as_slice()]).await?.try_get(0)?;
+    let sql = "SELECT DISTINCT typname::text FROM pg_catalog.pg_type WHERE typnamespace <> 'pg_catalog'::regnamespace \
+         AND typname IN ('text', 'uuid', 'date', 'bool', 'int2', 'int4', 'int8', 'varchar')";
+    for row in transaction.query(sql, &[]).await? {
+        model.shadowed_types.insert(name(&row, 0)?);
+    }
+    Ok(())
+}
+
 async fn edges(transaction: &Transaction<'_>, model: &mut Model) -> Result<(), Error> {
     let sql = "SELECT inhparent, inhrelid FROM pg_catalog.pg_inherits";
     fill(&mut model.children, transaction.query(sql, &[]).await?)?;
-    let sql = "SELECT confrelid, conrelid FROM pg_catalog.pg_constraint \
+    model.inheriting = model.children.values().flatten().copied().collect();
+    let sql = "SELECT confrelid, conrelid, confdeltype IN ('c', 'n', 'd'), confupdtype IN ('c', 'n', 'd'), confkey \
+         FROM pg_catalog.pg_constraint \
          WHERE contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))";
-    fill(&mut model.cascades, transaction.query(sql, &[]).await?)
+    let rows = transaction.query(sql, &[]).await?;
+    for row in &rows {
+        let (on_delete, on_update) = (row.try_get(2)?, row.try_get(3)?);
+        let action = Action { table: oid(row, 1)?, on_delete, on_update, referenced: row.try_get(4)? };
+        model.actions.entry(oid(row, 0)?).or_default().push(action);
+    }
+    fill(&mut model.cascades, rows)
 }
 
 /// Defaults and row security policies whose text calls something dangerous that PostgreSQL keeps no dependency for (its own

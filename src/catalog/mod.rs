@@ -6,10 +6,13 @@
 //! look ([`watch`]). Analyses and session baselines carry their epoch in their key, so they end with it.
 
 pub mod analysis;
+mod array;
 pub mod builtin;
 pub mod database;
 mod load;
 pub mod model;
+pub mod plan;
+pub mod value;
 pub mod watch;
 
 pub use database::{Baseline, Classified, Database, Databases, Visit};

@@ -7,8 +7,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::analysis::RelationLock;
+use super::value::ValueKind;
 use crate::cache::verdict::{Bypass, RelationName};
-use crate::cache::versions::TableOid;
+use crate::cache::versions::{Attribute, TableOid};
 use crate::statement::{Part, TemporalCast};
 
 /// Operators that a statement can use without naming them: IN, BETWEEN, LIKE, DISTINCT, ORDER BY, JOIN USING.
@@ -36,16 +37,37 @@ pub struct Model {
     pub(super) relations: HashMap<TableOid, Relation>,
     /// Direct children by inheritance or partitioning.
     pub(super) children: HashMap<TableOid, Vec<TableOid>>,
+    /// Those children.
+    pub(super) inheriting: HashSet<TableOid>,
     /// Tables that a foreign key action may write, by the table they refer to.
     pub(super) cascades: HashMap<TableOid, Vec<TableOid>>,
+    /// The same with what makes them act.
+    pub(super) actions: HashMap<TableOid, Vec<Action>>,
+    /// Somebody has an `=` of his own for types that pinned columns have.
+    pub(super) foreign_equality: bool,
+    /// Names of pinnable types that mean something else, too.
+    pub(super) shadowed_types: HashSet<Name>,
     /// Columns whose type could hold words as 'now' that a cast to a date or time reads.
     pub(super) textual_columns: HashSet<(TableOid, Name)>,
+}
+
+/// What a foreign key does to the table that has it when a row that it refers to goes.
+#[derive(Debug)]
+pub struct Action {
+    pub(super) table: TableOid,
+    pub(super) on_delete: bool,
+    pub(super) on_update: bool,
+    /// The columns that it refers to.
+    pub(super) referenced: Vec<Attribute>,
 }
 
 #[derive(Debug, Default)]
 pub struct Relation {
     pub(super) name: Arc<RelationName>,
     pub(super) kind: RelationKind,
+    /// An ordinary table: not partitioned, no view.
+    pub(super) ordinary: bool,
+    pub(super) columns: Vec<ColumnModel>,
     pub(super) row_security: bool,
     /// Writing it runs code of the user's: triggers, rules, defaults, checks.
     pub(super) opaque: bool,
@@ -54,6 +76,17 @@ pub struct Relation {
     pub(super) time: bool,
     /// For a view: what its text says.
     pub(super) view: ViewText,
+}
+
+/// A column of an ordinary table.
+#[derive(Debug)]
+pub struct ColumnModel {
+    pub(super) name: Name,
+    pub(super) attribute: Attribute,
+    /// How its values compare; `None` if reads cannot pin it, or its values are not only what writes put there.
+    pub(super) kind: Option<ValueKind>,
+    /// No two rows have the same value.
+    pub(super) unique: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -176,6 +209,14 @@ impl Model {
         tables.iter().all(transparent).then_some(tables)
     }
 
+    /// The tables that may be written along with rows of `target` through the actions that `acts` says are set off.
+    pub(super) fn written_along(&self, target: TableOid, acts: impl Fn(&Action) -> bool) -> Vec<TableOid> {
+        let actions = self.actions.get(&target).into_iter().flatten();
+        let mut tables: Vec<TableOid> = actions.filter(|action| acts(action)).map(|action| action.table).collect();
+        self.widen(&mut tables, &[&self.children, &self.cascades]);
+        tables
+    }
+
     /// Adds everything that can be reached over `edges`.
     fn widen(&self, tables: &mut Vec<TableOid>, edges: &[&HashMap<TableOid, Vec<TableOid>>]) {
         let mut known: HashSet<TableOid> = HashSet::new();
@@ -186,6 +227,14 @@ impl Model {
             tables.extend(reached.filter(|oid| known.insert(**oid)));
             next += 1;
         }
+    }
+
+    /// Whether rows of this table live nowhere else and nothing but statements that name it writes them: it is an ordinary
+    /// table without parents and children, and nobody's code runs when it is written.
+    pub(super) fn stands_alone(&self, oid: TableOid) -> bool {
+        self.relations.get(&oid).is_some_and(|relation| relation.ordinary && !relation.opaque)
+            && !self.children.contains_key(&oid)
+            && !self.inheriting.contains(&oid)
     }
 
     fn names_operator(&self, operators: &HashSet<Name>, part: &Part) -> bool {

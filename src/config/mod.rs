@@ -168,6 +168,8 @@ pub struct Cache {
     pub eviction_strategy: EvictionStrategy,
     /// Invalidate by table; false invalidates the whole database on every write.
     pub enable_table_tracking: bool,
+    /// Counters, of eight bytes each, that the values of columns are spread over: the more, the fewer rows share theirs.
+    pub version_stripes: usize,
     pub enable_stats: bool,
     /// A larger result is relayed and not recorded.
     pub max_entry_bytes: usize,
@@ -318,6 +320,7 @@ impl Default for Cache {
             default_ttl_secs: 300,
             eviction_strategy: EvictionStrategy::TimeAwareLru,
             enable_table_tracking: true,
+            version_stripes: crate::cache::versions::DEFAULT_STRIPES,
             enable_stats: true,
             max_entry_bytes: 8 * 1024 * 1024,
             single_flight_wait_ms: 1000,

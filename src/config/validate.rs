@@ -172,6 +172,7 @@ impl Rules {
     fn cache(&mut self, cache: &Cache) {
         self.range(&["cache.max_entries"], cache.max_entries, 1..=1 << 32);
         self.range(&["cache.max_memory_mb"], cache.max_memory_mb, 1..=1 << 24);
+        self.range(&["cache.version_stripes"], cache.version_stripes, 1..=1 << 32);
         self.range(&["cache.default_ttl_secs"], cache.default_ttl_secs, 1..=YEAR_SECS);
         self.range(&["cache.single_flight_wait_ms"], cache.single_flight_wait_ms, 0..=3_600_000);
         self.range(&["cache.max_entry_bytes"], cache.max_entry_bytes, 1..=1 << 44);

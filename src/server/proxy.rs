@@ -55,7 +55,7 @@ impl Proxy {
                 config.cache.eviction_strategy,
             ),
             flights: Arc::new(Flights::default()),
-            databases: Databases::default(),
+            databases: Databases::new(config.cache.version_stripes),
             sessions: Arc::default(),
             seats: Seats::new(config.server.max_clients),
             pool: Pool::new(

@@ -14,6 +14,7 @@ const NEEDS_RESTART: &[&str] = &[
     "cache.max_entries",
     "cache.max_memory_mb",
     "cache.trust_immutable_functions",
+    "cache.version_stripes",
     "log.format",
     "pool.idle_timeout_secs",
     "pool.max_upstream_connections",
@@ -72,6 +73,7 @@ mod tests {
         other.cache.enabled = false;
         other.cache.eviction_strategy = EvictionStrategy::Lru;
         other.cache.max_entries = 7;
+        other.cache.version_stripes = 7;
         other.cache.max_memory_mb = 7;
         other.cache.trust_immutable_functions = true;
         other.log.format = LogFormat::Json;

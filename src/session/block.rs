@@ -164,7 +164,7 @@ mod tests {
     use crate::cache::versions::TableOid;
 
     fn table(versions: &Versions) -> WriteSet {
-        WriteSet::Tables(vec![versions.table(TableOid(1))])
+        WriteSet::any_row_of([versions.table(TableOid(1))])
     }
 
     fn settle(writes: Writes) -> usize {
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn writes_collected_under_an_older_catalogue_may_be_anything() {
         let versions = Versions::default();
-        let everything = versions.observe(&[]).expect("nothing is in flight");
+        let everything = versions.observe([]).expect("nothing is in flight");
         let mut block = Block::default();
         begin(&mut block);
         let _ = block.write(&versions, &table(&versions), false, Timing::InsideBlock, 1);

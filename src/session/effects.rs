@@ -8,6 +8,7 @@ use crate::catalog::analysis::Analysis;
 use crate::catalog::model::Model;
 use crate::statement::{Class, DiscardTarget, Isolation, Part, SessionCommand, SetAction};
 use crate::telemetry::metrics::Class as QueryClass;
+use crate::wire::message::Bind;
 
 #[derive(Debug, Clone)]
 pub struct Effects {
@@ -48,6 +49,8 @@ pub enum Transaction {
     },
     /// It changes how the present one behaves.
     Changed,
+    /// It rolls it back.
+    RollsBack,
     /// It may end it.
     Ends,
 }
@@ -82,12 +85,14 @@ impl Effects {
     }
 
     /// The effects of one statement. `analysis` is what the upstream said about it, `model` the present catalogue.
-    pub fn of(part: &Part, analysis: Option<&Analysis>, model: Option<&Model>) -> Self {
+    ///
+    /// `bind` tells its parameters, if it has any that are known.
+    pub fn of(part: &Part, analysis: Option<&Analysis>, model: Option<&Model>, bind: Option<&Bind<'_>>) -> Self {
         let class = query_class(&part.class);
         let none = Self::none(class);
         let mut effects = match &part.class {
             Class::Read | Class::Write => match (analysis, model) {
-                (Some(analysis), _) => Self::analysed(class, analysis),
+                (Some(analysis), _) => Self::analysed(class, part, analysis, bind),
                 (None, Some(model)) if part.class == Class::Read && !model.may_write(part) => none,
                 // Nothing in this database could make it do more than write rows.
                 (None, Some(model))
@@ -98,7 +103,7 @@ impl Effects {
                 _ => Self::runs_code(class),
             },
             Class::CopyIn => {
-                analysis.map_or_else(|| Self::runs_code(class), |analysis| Self::analysed(class, analysis))
+                analysis.map_or_else(|| Self::runs_code(class), |analysis| Self::analysed(class, part, analysis, bind))
             }
             Class::CopyOut | Class::Session(SessionCommand::Declare) => harmless_under(model, part, class),
             Class::Explain { analyze: false, .. } => none,
@@ -108,7 +113,8 @@ impl Effects {
                     matches!(modes.isolation, None | Some(Isolation::ReadCommitted | Isolation::ReadUncommitted));
                 Self { transaction: Transaction::Begins { plain }, ..none }
             }
-            Class::Commit { .. } | Class::Rollback { .. } | Class::PrepareTransaction => {
+            Class::Rollback { chain: false } => Self { transaction: Transaction::RollsBack, ..none },
+            Class::Commit { .. } | Class::Rollback { chain: true } | Class::PrepareTransaction => {
                 Self { transaction: Transaction::Ends, ..none }
             }
             Class::Savepoint | Class::Release => none,
@@ -152,9 +158,9 @@ impl Effects {
         effects
     }
 
-    fn analysed(class: QueryClass, analysis: &Analysis) -> Self {
+    fn analysed(class: QueryClass, part: &Part, analysis: &Analysis, bind: Option<&Bind<'_>>) -> Self {
         Self {
-            writes: analysis.writes.clone(),
+            writes: analysis.writes.of(part, bind),
             doubts_catalog: analysis.disturbs_session,
             settings: if analysis.disturbs_session { Settings::Unknown } else { Settings::Kept },
             ..Self::none(class)
@@ -186,6 +192,8 @@ impl Transaction {
     /// What becomes of the transaction block when both happen.
     pub fn and(self, other: Self) -> Self {
         match (self, other) {
+            // What comes after it may commit by itself.
+            (Self::RollsBack, _) | (_, Self::RollsBack) => Self::Ends,
             (Self::Kept, transaction) | (transaction, Self::Kept) => transaction,
             // BEGIN and COMMIT in one request: it ends one, and if one is open afterwards it is not trusted.
             _ => Self::Ends,

@@ -14,13 +14,13 @@ use super::span::Span;
 use crate::cache::key::KeyHasher;
 use crate::cache::versions::TableOid;
 use crate::catalog::Baseline;
-use crate::catalog::analysis::{Analysis, AnalysisKey, RelationLock};
+use crate::catalog::analysis::{Analysis, AnalysisKey, Findings, RelationLock};
 use crate::catalog::builtin::setting_is_relevant;
 use crate::statement::Statement;
 use crate::telemetry::metrics::Operation;
 use crate::wire::frame::{self, backend};
 use crate::wire::message::Target;
-use crate::wire::message::backend::data_row;
+use crate::wire::message::backend::{data_row, parameter_types};
 use crate::wire::message::encode::{self, EncodeError};
 
 const NAME: &[u8] = b"heliosproxy";
@@ -154,6 +154,7 @@ impl Session {
         let out = &mut self.upstream.output;
         run_all(out, &[BEGIN, &timeout])?;
         encode::parse(out, STATEMENT, &analyse.text, &analyse.types)?;
+        encode::describe(out, Target::Statement, STATEMENT)?;
         run_all(out, &[LOCKS])?;
         // After an error everything up to here was skipped: the cleaning stands in a span of its own.
         encode::sync(out);
@@ -214,10 +215,8 @@ impl Session {
         if model.epoch != epoch {
             return;
         }
-        let analysis = match locks(replies) {
-            Some(locks) => Analysis::conclude(database, &model, part, &locks),
-            None => return,
-        };
+        let Some(found) = findings(replies) else { return };
+        let analysis = Analysis::conclude(database, &model, part, &found);
         let analysis = std::sync::Arc::new(analysis);
         database.remember(AnalysisKey::new(part, &types, &context, epoch), analysis.clone());
         if let Some(fill) = fill {
@@ -239,16 +238,17 @@ fn run_all(out: &mut BytesMut, texts: &[&str]) -> Result<(), EncodeError> {
 
 /// `None` if the statement could not be analysed: a lock, a timeout, a cancel, or an error of its own. That is not remembered,
 /// since a statement of the same shape may do better.
-fn locks(replies: &[u8]) -> Option<Vec<RelationLock>> {
-    let mut locks = Vec::new();
+fn findings(replies: &[u8]) -> Option<Findings> {
+    let mut found = Findings::default();
     for (tag, body) in frames(replies) {
         match tag {
             backend::ERROR_RESPONSE => return None,
-            backend::DATA_ROW => locks.push(lock(body)?),
+            backend::PARAMETER_DESCRIPTION => found.parameter_types = parameter_types(body).ok()?.collect(),
+            backend::DATA_ROW => found.locks.push(lock(body)?),
             _ => {}
         }
     }
-    Some(locks)
+    Some(found)
 }
 
 fn lock(body: &[u8]) -> Option<RelationLock> {

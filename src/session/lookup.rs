@@ -88,14 +88,6 @@ impl ReadRequest<'_> {
     }
 }
 
-impl Tentative {
-    /// `None` if the Bind cannot be decoded, which it could be before.
-    fn key(&self, context: &[u8; 32]) -> Option<CacheKey> {
-        let bind = self.bind.as_deref().map(Bind::decode).transpose().ok()?;
-        Some(key(context, &self.statement, &self.types, bind.as_ref()))
-    }
-}
-
 fn key(context: &[u8; 32], statement: &Statement, types: &[u32], bind: Option<&Bind<'_>>) -> CacheKey {
     request_key(context, &statement.digest, types, |hasher| {
         let bind = bind.unwrap_or(&Bind::EMPTY);
@@ -121,7 +113,7 @@ impl Session {
     fn consider(&mut self, request: &ReadRequest<'_>, may_wait: bool) -> Result<Plan, Bypass> {
         let Verdict { outcome, analysis } = self.verdict(request);
         let Terms { key, ttl } = outcome?;
-        let tables = analysis.as_ref().ok_or(Bypass::Undecided)?.read.as_ref().map_err(|bypass| *bypass)?;
+        let plan = analysis.as_ref().ok_or(Bypass::Undecided)?.read.as_ref().map_err(|bypass| *bypass)?;
         let store = &self.shared.store;
         match store.get(&key) {
             Lookup::Hit(entry) if request.fits(&entry) && entry.is_younger(ttl, || store.now()) => {
@@ -130,7 +122,9 @@ impl Session {
             Lookup::Hit(_) | Lookup::Absent => {}
             Lookup::Gone(reason) => self.count_eviction(reason, 1),
         }
-        let dependencies = self.visit.database().versions.observe(tables).ok_or(Bypass::InFlight)?;
+        let bind = request.bind.as_ref().map(|(_, bind)| bind);
+        let part = request.statement.parts.first().ok_or(Bypass::NotRead)?;
+        let dependencies = self.visit.database().versions.observe(plan.reads(part, bind)).ok_or(Bypass::InFlight)?;
         match self.shared.flights.board(key) {
             Turn::Lead(lead) => {
                 self.count_access(Access::Miss);
@@ -175,15 +169,19 @@ impl Session {
     /// A recorded read is complete, and the analysis of its statement, which belongs to `epoch`, is known now.
     pub(super) fn store_tentative(&self, fill: Fill, analysis: &Analysis, epoch: u64) {
         let Basis::Tentative(tentative) = fill.basis else { return };
-        let (Some(context), Ok(tables)) = (self.context.digest(), &analysis.read) else { return };
+        let (Some(context), Ok(plan)) = (self.context.digest(), &analysis.read) else { return };
         let database = self.visit.database();
         // Nothing is recorded on a catalogue that is in doubt.
         if database.model().is_none_or(|model| model.epoch != epoch) {
             return;
         }
-        let dependencies = tentative.quiet.and_then(|quiet| database.versions.observe_since(quiet, tables));
+        let (Some(quiet), Some(part)) = (tentative.quiet, tentative.statement.parts.first()) else { return };
+        // It could be decoded before.
+        let Ok(bind) = tentative.bind.as_deref().map(Bind::decode).transpose() else { return };
+        let key = key(context, &tentative.statement, &tentative.types, bind.as_ref());
+        let dependencies = database.versions.observe_since(quiet, plan.reads(part, bind.as_ref()));
         let ttl = self.ttl(&tentative.statement, &tentative.text, analysis);
-        if let (Some(dependencies), Some(key), Ok(ttl)) = (dependencies, tentative.key(context), ttl) {
+        if let (Some(dependencies), Ok(ttl)) = (dependencies, ttl) {
             self.store(fill.recording, Terms { key, ttl }, dependencies, fill.started);
         }
     }

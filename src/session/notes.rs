@@ -16,6 +16,7 @@ use crate::catalog::Classified;
 use crate::catalog::analysis::AnalysisKey;
 use crate::statement::{Class, Statement};
 use crate::telemetry::metrics::{Class as QueryClass, Scope};
+use crate::wire::message::Bind;
 
 /// Statements that wait for their analysis, per session.
 const WAITING_ANALYSES: usize = 8;
@@ -28,7 +29,7 @@ pub struct Judged {
 
 impl Session {
     /// What a text may do, with what is known of it.
-    pub(super) fn judge(&mut self, statement: &Arc<Statement>, types: &[u32]) -> Judged {
+    pub(super) fn judge(&mut self, statement: &Arc<Statement>, types: &[u32], bind: Option<&Bind<'_>>) -> Judged {
         if !self.tracking {
             return Judged { effects: Effects::none(QueryClass::Unknown), classified: None };
         }
@@ -50,13 +51,13 @@ impl Session {
             [part] => {
                 let known = &mut self.known;
                 let analysis = context.and_then(|context| known.analysis(database, statement, types, context, epoch));
-                Effects::of(part, analysis.as_deref(), model.as_deref())
+                Effects::of(part, analysis.as_deref(), model.as_deref(), bind)
             }
             [first, rest @ ..] => {
                 let effects = |part| {
                     let key = context.map(|context| AnalysisKey::new(part, types, context, epoch));
                     let analysis = key.and_then(|key| database.analysis(&key));
-                    Effects::of(part, analysis.as_deref(), model.as_deref())
+                    Effects::of(part, analysis.as_deref(), model.as_deref(), bind)
                 };
                 let mut sum = effects(first);
                 rest.iter().for_each(|part| sum.merge(effects(part)));
@@ -81,13 +82,16 @@ impl Session {
         if !self.by_table && !effects.writes.is_empty() {
             effects.writes = WriteSet::Everything;
         }
+        let rolls_back = effects.transaction == Transaction::RollsBack && span.classified.is_empty();
         span.add(&effects, statement);
         let Some(classified) = classified else { return };
         let inside = match span.transaction {
+            // The only request of its span: what was collected is dropped.
+            _ if rolls_back => self.block.status() != Status::Idle,
             Transaction::Kept | Transaction::Changed => self.block.status() == Status::InBlock,
             // What runs in one request with BEGIN, before or after it, is committed with the block.
             Transaction::Begins { .. } => true,
-            Transaction::Ends => false,
+            Transaction::RollsBack | Transaction::Ends => false,
         };
         let timing = if inside && !self.pipeline.has_spans() { Timing::InsideBlock } else { Timing::MayCommit };
         if !span.covers(&effects, timing, classified.epoch) {

@@ -24,10 +24,18 @@ struct Place {
     upstream: bool,
 }
 
+/// A statement with its parameters.
+#[derive(Debug, Clone)]
+pub struct Portal {
+    pub prepared: Arc<Prepared>,
+    /// The body of its Bind, if what the statement does is told by its parameters.
+    pub bind: Option<Bytes>,
+}
+
 #[derive(Debug, Default)]
 pub struct PreparedStatements {
     statements: HashMap<Bytes, Place>,
-    portals: HashMap<Bytes, Option<Arc<Prepared>>>,
+    portals: HashMap<Bytes, Option<Portal>>,
 }
 
 impl PreparedStatements {
@@ -90,12 +98,13 @@ impl PreparedStatements {
         }
     }
 
-    pub fn bind(&mut self, portal: Bytes, prepared: Option<Arc<Prepared>>) {
-        self.portals.insert(portal, prepared);
+    /// `None` if the portal's statement is not known.
+    pub fn bind(&mut self, name: Bytes, portal: Option<Portal>) {
+        self.portals.insert(name, portal);
     }
 
-    /// The statement of a portal; `None` if the portal or its statement is not known.
-    pub fn portal(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
+    /// `None` if the portal or its statement is not known.
+    pub fn portal(&self, name: &[u8]) -> Option<&Portal> {
         self.portals.get(name)?.as_ref()
     }
 

@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes};
 
 use super::Session;
 use super::pipeline::{Origin, Request};
-use super::prepared::Prepared;
+use super::prepared::{Portal, Prepared};
 use super::requests::ClientRequest;
 use super::span::Span;
 use crate::statement::{Class, SessionCommand, Statement};
@@ -31,11 +31,14 @@ impl Session {
 
     pub(super) fn relay_bind(&mut self, body: Option<&[u8]>) {
         self.opened();
-        match body.and_then(|body| Bind::decode(body).ok()) {
-            Some(bind) if self.tracking => {
+        match body.and_then(|body| Some((body, Bind::decode(body).ok()?))) {
+            Some((body, bind)) if self.tracking => {
                 self.send_if_unsent(bind.statement);
-                let prepared = self.prepared.get(bind.statement).cloned();
-                self.prepared.bind(Bytes::copy_from_slice(bind.portal), prepared);
+                let portal = self.prepared.get(bind.statement).map(|prepared| Portal {
+                    prepared: prepared.clone(),
+                    bind: prepared.statement.is_told_by_parameters().then(|| Bytes::copy_from_slice(body)),
+                });
+                self.prepared.bind(Bytes::copy_from_slice(bind.portal), portal);
             }
             // A portal of unknown name and statement: no portal is certain any more.
             _ => self.prepared.end_portals(),
@@ -46,16 +49,18 @@ impl Session {
     pub(super) fn relay_execute(&mut self, body: Option<&[u8]>) {
         self.opened();
         let execute = body.and_then(|body| Execute::decode(body).ok());
-        let prepared = execute.and_then(|execute| self.prepared.portal(execute.portal)).cloned();
-        let judged = match &prepared {
-            Some(prepared) => {
+        let portal = execute.and_then(|execute| self.prepared.portal(execute.portal)).cloned();
+        let judged = match &portal {
+            Some(Portal { prepared, bind }) => {
                 self.wish_for_analyses(&prepared.statement, &prepared.text, &prepared.types);
-                self.judge(&prepared.statement, &prepared.types)
+                // It could be decoded before.
+                let bind = bind.as_deref().and_then(|body| Bind::decode(body).ok());
+                self.judge(&prepared.statement, &prepared.types, bind.as_ref())
             }
             None => self.judge_opaque(),
         };
         let mut span = self.open.take().unwrap_or_default();
-        self.take_note(&mut span, judged, prepared.as_ref().map(|prepared| &prepared.statement));
+        self.take_note(&mut span, judged, portal.as_ref().map(|portal| &portal.prepared.statement));
         self.open = Some(span);
         self.push(Request::Execute);
     }

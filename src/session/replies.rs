@@ -165,7 +165,7 @@ impl Session {
             match span.transaction {
                 Transaction::Begins { plain } => begun = Some(plain),
                 Transaction::Changed => self.block.distrust(),
-                Transaction::Kept | Transaction::Ends => {}
+                Transaction::Kept | Transaction::RollsBack | Transaction::Ends => {}
             }
             self.settle_settings(&span.settings, span.failed, before == Status::Idle && status == Status::Idle);
             if span.concerns_databases {

@@ -12,7 +12,7 @@ use super::cycle::{End, Replay};
 use super::lookup::{Fill, Plan, ReadRequest};
 use super::notes::Judged;
 use super::pipeline::Request;
-use super::prepared::Prepared;
+use super::prepared::{Portal, Prepared};
 use super::relayed::uses_prepared_statements;
 use super::span::Span;
 use crate::cache::entry::Entry;
@@ -197,12 +197,12 @@ impl Session {
                     }
                     None => self.send_if_unsent(&batch.prepared.name),
                 }
-                self.prepared.bind(Bytes::new(), Some(batch.prepared.clone()));
+                self.prepared.bind(Bytes::new(), Some(Portal { prepared: batch.prepared.clone(), bind: None }));
                 self.push(Request::Bind);
                 if batch.described {
                     self.push(Request::Describe);
                 }
-                let judged = self.judge(statement, types);
+                let judged = self.judge(statement, types, None);
                 let mut span = Box::<Span>::default();
                 span.fill = fill;
                 self.take_note(&mut span, judged, Some(statement));
@@ -279,7 +279,7 @@ impl Session {
         } else if uses_prepared_statements(&statement) {
             self.parse_unsent();
         }
-        let judged = self.judge(&statement, &[]);
+        let judged = self.judge(&statement, &[], None);
         self.wish_for_analyses(&statement, text, &[]);
         self.relay_query(header, judged, Some(&statement), fill)
     }

@@ -13,6 +13,7 @@ pub mod lexer;
 mod literal;
 mod memo;
 mod normal;
+pub mod predicates;
 mod set;
 mod split;
 
@@ -26,6 +27,7 @@ pub use facts::{Facts, Name};
 pub use hint::Hint;
 use lexer::{Lexer, Token};
 pub use memo::Statements;
+use predicates::Predicates;
 
 /// Everything that is derived from one text, which may hold several statements.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub struct Part {
     pub shape: [u8; 32],
     /// For `CopyIn`: the qualified name of the table, as written.
     pub copy_target: Option<Vec<u8>>,
+    /// Which rows it concerns, for reads and writes of which that can be told.
+    pub predicates: Option<Box<Predicates>>,
 }
 
 impl Statement {
@@ -74,6 +78,12 @@ impl Statement {
         self.single_read
     }
 
+    /// Whether its parameters tell which rows it writes.
+    pub fn is_told_by_parameters(&self) -> bool {
+        matches!(self.parts.as_slice(), [part]
+            if part.class == Class::Write && part.facts.has_parameters() && part.predicates.is_some())
+    }
+
     /// Bytes this takes, about.
     fn weight(&self) -> usize {
         size_of::<Self>() + self.parts.iter().map(Part::weight).sum::<usize>()
@@ -90,6 +100,7 @@ impl Statement {
             range: 0..text.len(),
             shape: digest,
             copy_target: None,
+            predicates: None,
         };
         Self { parts: vec![part], digest, hint: Hint::default(), single_read: false }
     }
@@ -104,7 +115,10 @@ impl Part {
             let end = target.last().map_or(0, Token::end);
             target.first().map_or(Vec::new(), |first| text[first.start..end].to_vec())
         });
-        Self { class, facts: Facts::of(tokens), range, shape: normal::shape(tokens), copy_target }
+        let facts = Facts::of(tokens);
+        let concerns_rows = matches!(class, Class::Read | Class::Write);
+        let predicates = concerns_rows.then(|| Predicates::of(tokens, &facts)).flatten().map(Box::new);
+        Self { class, facts, range, shape: normal::shape(tokens), copy_target, predicates }
     }
 
     /// Whether `word`, as PostgreSQL folds it, is among its identifiers and key words.
@@ -118,7 +132,10 @@ impl Part {
     }
 
     fn weight(&self) -> usize {
-        size_of::<Self>() + self.facts.weight() + self.copy_target.as_ref().map_or(0, Vec::len)
+        size_of::<Self>()
+            + self.facts.weight()
+            + self.copy_target.as_ref().map_or(0, Vec::len)
+            + self.predicates.as_ref().map_or(0, |predicates| predicates.weight())
     }
 }
 

@@ -236,4 +236,8 @@ async fn they_are_if_the_configuration_says_so() {
     client.run("CREATE OR REPLACE FUNCTION twice(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 3 * $1'").await;
     assert_eq!(client.one(WITH_FUNCTIONS[0]).await, "3");
     assert_eq!(stage.cached(&client, WITH_FUNCTIONS[0]).await[0][0].as_deref(), Some("3"));
+    // What `=` means is too much to be trusted with.
+    client.run("CREATE OPERATOR public.= (FUNCTION = near, LEFTARG = int, RIGHTARG = int)").await;
+    client.run("SET search_path = public, pg_catalog").await;
+    never_cached(&stage, &client, "SELECT v FROM t WHERE v = 2").await;
 }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::cache::entry::Recording;
-use crate::cache::versions::{TableOid, Versions, WriteSet};
+use crate::cache::versions::{TableOid, TableRead, Versions, WriteSet};
 
 const ALL: [EvictionStrategy; 4] =
     [EvictionStrategy::Lru, EvictionStrategy::Lfu, EvictionStrategy::LruWithSize, EvictionStrategy::TimeAwareLru];
@@ -15,7 +15,8 @@ fn entry_for(versions: &Versions, size: usize, ttl: Duration, cost: Duration) ->
     let mut recording = Recording::new(usize::MAX);
     recording.frame(b'C', size);
     recording.extend(&vec![b'C'; size]);
-    let dependencies = versions.observe(&[versions.table(TableOid(1))]).expect("nothing is in flight");
+    let dependencies =
+        versions.observe([TableRead::any_row(&versions.table(TableOid(1)))]).expect("nothing is in flight");
     Entry::new(recording, dependencies, 0, ttl, cost).expect("whole")
 }
 
@@ -64,7 +65,7 @@ fn an_invalid_entry_is_no_hit_and_leaves() {
     let store = Store::new(1 << 20, 10, EvictionStrategy::Lru);
     store.insert(key(1), entry_for(&versions, 10, Duration::from_secs(60), Duration::ZERO));
     assert!(hit(&store, 1));
-    versions.mark(&WriteSet::Tables(vec![versions.table(TableOid(1))])).settle();
+    versions.mark(&WriteSet::any_row_of([versions.table(TableOid(1))])).settle();
     assert!(matches!(store.get(&key(1)), Lookup::Gone(Eviction::Invalid)));
     assert!(matches!(store.get(&key(1)), Lookup::Absent));
 }

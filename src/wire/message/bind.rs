@@ -153,6 +153,11 @@ impl<'a> Bind<'a> {
         }
     }
 
+    /// Format and value of the parameter at `index` (from 0); a value of `None` is NULL.
+    pub fn parameter(&self, index: usize) -> Option<(i16, Option<&'a [u8]>)> {
+        Some((self.parameter_formats.of(index), self.parameters.iter().nth(index)?))
+    }
+
     /// Whether a parameter says `now` or the like, so that its conversion to a date depends on the clock.
     pub fn parameters_contain_special_time_word(&self) -> bool {
         self.parameters.iter().flatten().any(contains_special_time_word)
