@@ -9,6 +9,7 @@ mod stale {
     mod commands;
     mod cursors;
     mod definitions;
+    mod functions;
     mod hidden_writes;
     mod relations;
     mod rows;
