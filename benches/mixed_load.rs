@@ -72,13 +72,7 @@ async fn run(target: &str, length: Duration, distribution: &Arc<Vec<f64>>) {
     println!("{rate:.0} {} {}", oracle.reads, oracle.hits);
 }
 
-async fn load(
-    client: Client,
-    seed: u64,
-    end: Instant,
-    distribution: Arc<Vec<f64>>,
-    oracle: Arc<Mutex<Oracle>>,
-) -> u64 {
+async fn load(client: Client, seed: u64, end: Instant, distribution: Arc<Vec<f64>>, oracle: Arc<Mutex<Oracle>>) -> u64 {
     let read = client.prepare("SELECT abalance FROM pgbench_accounts WHERE aid = $1").await.expect("a statement");
     let update = "UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid = $1";
     let update = client.prepare(update).await.expect("a statement");

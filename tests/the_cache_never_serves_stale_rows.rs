@@ -15,4 +15,5 @@ mod stale {
     mod rows;
     mod scenario;
     mod transactions;
+    mod witness;
 }

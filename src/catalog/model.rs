@@ -43,6 +43,9 @@ pub struct Model {
     pub(super) cascades: HashMap<TableOid, Vec<TableOid>>,
     /// The same with what makes them act.
     pub(super) actions: HashMap<TableOid, Vec<Action>>,
+    /// Functions may write through other connections than their session's: there are foreign servers, languages that can
+    /// open sockets, or extensions made for it.
+    pub writes_elsewhere: bool,
     /// Somebody has an `=` of his own for types that pinned columns have.
     pub(super) foreign_equality: bool,
     /// Names of pinnable types that mean something else, too.

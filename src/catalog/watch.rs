@@ -12,7 +12,7 @@ use tokio_postgres::{Client, Error};
 use tracing::{debug, info, warn};
 
 use super::database::Database;
-use super::load;
+use super::{fingerprint, load};
 use crate::cache::limbo::BackendPid;
 use crate::cache::versions::Marks;
 
@@ -135,7 +135,7 @@ async fn attend(database: &Database, mut client: Client, control: &impl Control)
 async fn look(database: &Database, client: &mut Client, trust_immutable: bool) -> Result<(), Error> {
     // The doubts first: one that is raised while we look stays open.
     let doubts = database.doubts();
-    let fingerprint = load::fingerprint(client).await?;
+    let fingerprint = fingerprint::fingerprint(client).await?;
     note_fingerprint(database, fingerprint);
     if !database.has_model() {
         if !database.is_past_answered() {

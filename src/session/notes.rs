@@ -27,6 +27,12 @@ pub struct Judged {
     classified: Option<Classified>,
 }
 
+impl Judged {
+    pub fn is_opaque(&self) -> bool {
+        matches!(self.effects.writes, WriteSet::Everything)
+    }
+}
+
 impl Session {
     /// What a text may do, with what is known of it.
     pub(super) fn judge(&mut self, statement: &Arc<Statement>, types: &[u32], bind: Option<&Bind<'_>>) -> Judged {

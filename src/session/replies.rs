@@ -6,9 +6,11 @@ use super::Session;
 use super::block::{Status, Writes};
 use super::cycle::End;
 use super::effects::{Settings, SettingsAction, Transaction};
+use super::jobs::Job;
 use super::lookup::Basis;
 use super::pipeline::{Event, Route};
 use super::span::Span;
+use super::witness::Trust;
 use crate::telemetry::metrics::Path;
 use crate::wire::error::{ErrorResponse, sqlstate};
 use crate::wire::frame::{self, HEADER_BYTES, Header, backend};
@@ -160,7 +162,9 @@ impl Session {
         let mut writes = Writes::default();
         let mut begun = None;
         let mut follow = None;
+        let mut witness = None;
         for span in spans.map(|span| *span) {
+            witness = span.witness.and_then(|asked| self.witness(asked, span.failed));
             writes.merge(span.writes);
             match span.transaction {
                 Transaction::Begins { plain } => begun = Some(plain),
@@ -183,7 +187,11 @@ impl Session {
             if let Some(job) = span.job {
                 let duration = self.shared.metrics.operation_duration(job.operation());
                 duration.record(span.started.elapsed());
-                self.finished = Some(job);
+                match job {
+                    // What was sent along with it may be answered in the same breath.
+                    Job::Witness => self.finish_job(job),
+                    job => self.finished = Some(job),
+                }
             }
             if !span.own {
                 self.shared.metrics.queries(span.class).increment(1);
@@ -195,7 +203,11 @@ impl Session {
             return;
         }
         let over = self.block.ready(status, begun, writes);
-        self.settle(over);
+        match witness {
+            // The transaction that was asked about is over.
+            Some(witness) if status == Status::Idle => self.settle_witnessed(over, &witness),
+            _ => self.settle(over),
+        }
         if status == Status::Idle {
             self.prepared.end_portals();
         }
@@ -213,6 +225,10 @@ impl Session {
     }
 
     fn settle_settings(&mut self, settings: &Settings, failed: bool, alone: bool) {
+        if matches!(settings, Settings::Applied(_)) {
+            // The role may be another one.
+            self.witness_trust = Trust::Untried;
+        }
         match settings {
             Settings::Kept => {}
             Settings::Applied(_) if alone && failed => {}
