@@ -39,6 +39,9 @@ pub enum SettingsAction {
     Set(SetAction),
     DiscardAll,
     DiscardTemporary,
+    Savepoint,
+    /// Settings go back to what they were at a savepoint.
+    RollbackToSavepoint,
 }
 
 /// What a request does to the transaction block.
@@ -51,6 +54,8 @@ pub enum Transaction {
     },
     /// It changes how the present one behaves.
     Changed,
+    /// It commits it, or rolls it back if it has failed.
+    Commits,
     /// It rolls it back.
     RollsBack,
     /// It may end it.
@@ -118,12 +123,13 @@ impl Effects {
                 Self { transaction: Transaction::Begins { plain }, ..none }
             }
             Class::Rollback { chain: false } => Self { transaction: Transaction::RollsBack, ..none },
-            Class::Commit { .. } | Class::Rollback { chain: true } | Class::PrepareTransaction => {
+            Class::Commit { chain: false } => Self { transaction: Transaction::Commits, ..none },
+            Class::Commit { chain: true } | Class::Rollback { chain: true } | Class::PrepareTransaction => {
                 Self { transaction: Transaction::Ends, ..none }
             }
-            Class::Savepoint | Class::Release => none,
-            // Settings go back to what they were at the savepoint.
-            Class::RollbackTo => Self { settings: Settings::Unknown, ..none },
+            Class::Savepoint => Self { settings: Settings::Applied(SettingsAction::Savepoint), ..none },
+            Class::RollbackTo => Self { settings: Settings::Applied(SettingsAction::RollbackToSavepoint), ..none },
+            Class::Release => none,
             Class::Set(SetAction::Transaction(_) | SetAction::Snapshot) => {
                 Self { transaction: Transaction::Changed, ..none }
             }
@@ -187,6 +193,8 @@ impl Settings {
     pub fn and(&self, other: &Self) -> Self {
         match (self, other) {
             (Self::Kept, settings) | (settings, Self::Kept) => settings.clone(),
+            // Done twice is done.
+            (one, two) if one == two => one.clone(),
             _ => Self::Unknown,
         }
     }

@@ -97,7 +97,7 @@ impl Session {
             Transaction::Kept | Transaction::Changed => self.block.status() == Status::InBlock,
             // What runs in one request with BEGIN, before or after it, is committed with the block.
             Transaction::Begins { .. } => true,
-            Transaction::RollsBack | Transaction::Ends => false,
+            Transaction::Commits | Transaction::RollsBack | Transaction::Ends => false,
         };
         let timing = if inside && !self.pipeline.has_spans() { Timing::InsideBlock } else { Timing::MayCommit };
         if !span.covers(&effects, timing, classified.epoch) {
