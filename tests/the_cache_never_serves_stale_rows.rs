@@ -9,9 +9,11 @@ mod stale {
     mod commands;
     mod cursors;
     mod definitions;
+    mod functions;
     mod hidden_writes;
     mod relations;
     mod rows;
     mod scenario;
     mod transactions;
+    mod witness;
 }

@@ -76,6 +76,11 @@ impl Versions {
         tables.entry(oid).or_insert_with(|| Arc::new(Table::new(oid, self.stripes.clone()))).clone()
     }
 
+    /// The counters of a table, if anything ever asked for them.
+    pub fn known_table(&self, oid: TableOid) -> Option<Arc<Table>> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner).get(&oid).cloned()
+    }
+
     /// Observes everything that a read depends on; `None` while a write to any of it is in flight.
     pub fn observe<'a>(&self, reads: impl IntoIterator<Item = TableRead<'a>>) -> Option<Dependencies> {
         let mut seen = Vec::with_capacity(4);

@@ -1,56 +1,97 @@
 //! What is known of PostgreSQL's own functions beyond their declared volatility (`pg_proc.provolatile`).
 
+/// Built-in `STABLE` functions by what they have in common.
+pub struct Stable {
+    pub names: &'static [&'static str],
+    /// The settings on which their results depend.
+    pub settings: &'static [&'static str],
+}
+
+/// What the output functions of all built-in types depend on, those of `regclass` and its like included.
+const OUTPUT: &[&str] = &[
+    "DateStyle",
+    "IntervalStyle",
+    "TimeZone",
+    "bytea_output",
+    "extra_float_digits",
+    "lc_monetary",
+    "quote_all_identifiers",
+    "search_path",
+    "xmlbinary",
+    "xmloption",
+];
+
 /// Built-in `STABLE` functions whose result depends on their arguments, on settings that are part of the cache key, and on
 /// catalogue contents that are covered by the catalogue's epoch; on nothing else.
-pub const SAFE_STABLE: &[&str] = &[
-    "array_to_json",
-    "array_to_string",
-    "concat",
-    "concat_ws",
-    "date",
-    "date_part",
-    "date_trunc",
-    "extract",
-    "format",
-    "generate_series",
-    "in_range",
-    "json_agg",
-    "json_agg_strict",
-    "json_build_array",
-    "json_build_object",
-    "json_object_agg",
-    "json_to_tsvector",
-    "jsonb_agg",
-    "jsonb_agg_strict",
-    "jsonb_build_array",
-    "jsonb_build_object",
-    "jsonb_object_agg",
-    "jsonb_to_tsvector",
-    "length",
-    "numeric",
-    "overlaps",
-    "phraseto_tsquery",
-    "plainto_tsquery",
-    "quote_literal",
-    "quote_nullable",
-    "row_to_json",
-    "string_agg",
-    "time",
-    "timestamp",
-    "timestamptz",
-    "timetz",
-    "timezone",
-    "to_char",
-    "to_date",
-    "to_json",
-    "to_jsonb",
-    "to_number",
-    "to_timestamp",
-    "to_tsquery",
-    "to_tsvector",
-    "ts_headline",
-    "websearch_to_tsquery",
+///
+/// `timetz(time)` and `timezone(text, timetz)` are not among them: the present date decides whether it is summer.
+pub const SAFE_STABLE: &[Stable] = &[
+    Stable {
+        names: &[
+            "array_to_json",
+            "array_to_string",
+            "concat",
+            "concat_ws",
+            "format",
+            "json_agg",
+            "json_agg_strict",
+            "json_build_array",
+            "json_build_object",
+            "json_object_agg",
+            "jsonb_agg",
+            "jsonb_agg_strict",
+            "jsonb_build_array",
+            "jsonb_build_object",
+            "jsonb_object_agg",
+            "quote_literal",
+            "quote_nullable",
+            "row_to_json",
+            "string_agg",
+            "to_json",
+            "to_jsonb",
+        ],
+        settings: OUTPUT,
+    },
+    Stable {
+        names: &[
+            "date",
+            "date_part",
+            "date_trunc",
+            "extract",
+            "generate_series",
+            "in_range",
+            "overlaps",
+            "time",
+            "timestamp",
+            "timestamptz",
+        ],
+        settings: &["DateStyle", "TimeZone"],
+    },
+    Stable {
+        names: &["to_char", "to_date", "to_number", "to_timestamp"],
+        settings: &["TimeZone", "lc_monetary", "lc_numeric", "lc_time"],
+    },
+    Stable { names: &["numeric"], settings: &["lc_monetary"] },
+    Stable {
+        names: &[
+            "json_to_tsvector",
+            "jsonb_to_tsvector",
+            "phraseto_tsquery",
+            "plainto_tsquery",
+            "to_tsquery",
+            "to_tsvector",
+            "ts_headline",
+            "websearch_to_tsquery",
+        ],
+        settings: &["default_text_search_config", "search_path"],
+    },
+    Stable { names: &["length"], settings: &[] },
 ];
+
+/// The names in [`SAFE_STABLE`].
+pub fn safe_stable() -> Vec<&'static str> {
+    SAFE_STABLE.iter().flat_map(|stable| stable.names).copied().collect()
+}
 
 /// Built-in `VOLATILE` functions that write no table and run no SQL text of the user's. Whatever is volatile and not here may
 /// have written anything.
@@ -188,6 +229,16 @@ pub fn setting_is_relevant(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_setting_that_a_stable_function_depends_on_is_relevant() {
+        for setting in SAFE_STABLE.iter().flat_map(|stable| stable.settings) {
+            assert!(setting_is_relevant(&setting.to_ascii_lowercase()), "{setting}");
+        }
+        let mut names = safe_stable();
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "each once");
+    }
 
     #[test]
     fn settings_that_change_results_are_relevant() {

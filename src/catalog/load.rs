@@ -1,12 +1,15 @@
 //! Reads the catalogue's fingerprint and the model, over the control connection.
 
+mod types;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio_postgres::types::Oid;
 use tokio_postgres::{Client, Error, IsolationLevel, Row, Transaction};
 
-use super::builtin::{HARMLESS_EXTENSION, HARMLESS_VOLATILE, SAFE_STABLE};
+use super::builtin::{HARMLESS_EXTENSION, HARMLESS_VOLATILE, safe_stable};
+use super::fingerprint::fingerprint;
 use super::model::{Action, ColumnModel, Model, Relation, RelationKind, ViewText};
 use super::value::{PINNABLE_TYPES, ValueKind};
 use crate::cache::verdict::{Bypass, RelationName};
@@ -16,73 +19,19 @@ use crate::statement::{Part, Statement, TemporalCast};
 /// OIDs below are PostgreSQL's own (`FirstNormalObjectId`, src/include/access/transam.h).
 const FIRST_USER_OID: u32 = 16384;
 
-/// Catalogues whose rows decide what the model says, with the rows that count. Every update of a row changes its `xmin`, except
-/// in-place updates by VACUUM and ANALYZE, which change nothing that matters here.
-const FINGERPRINTED: &[(&str, &str)] = &[
-    ("pg_class", "relpersistence <> 't'"),
-    (
-        "pg_attribute",
-        "attrelid >= 16384 AND EXISTS (SELECT FROM pg_class c WHERE c.oid = attrelid AND c.relpersistence <> 't' AND c.relkind <> 'i')",
-    ),
-    ("pg_attrdef", "EXISTS (SELECT FROM pg_class c WHERE c.oid = adrelid AND c.relpersistence <> 't')"),
-    ("pg_proc", "oid >= 16384"),
-    ("pg_operator", "oid >= 16384"),
-    ("pg_cast", "oid >= 16384"),
-    ("pg_type", "oid >= 16384 AND typtype <> 'c' AND typcategory <> 'A'"),
-    ("pg_enum", "true"),
-    ("pg_namespace", "nspname !~ '^pg_(toast_)?temp_'"),
-    (
-        "pg_rewrite",
-        "oid >= 16384 AND EXISTS (SELECT FROM pg_class c WHERE c.oid = ev_class AND c.relpersistence <> 't')",
-    ),
-    ("pg_trigger", "EXISTS (SELECT FROM pg_class c WHERE c.oid = tgrelid AND c.relpersistence <> 't')"),
-    (
-        "pg_constraint",
-        "conrelid = 0 OR EXISTS (SELECT FROM pg_class c WHERE c.oid = conrelid AND c.relpersistence <> 't')",
-    ),
-    ("pg_policy", "true"),
-    ("pg_inherits", "EXISTS (SELECT FROM pg_class c WHERE c.oid = inhrelid AND c.relpersistence <> 't')"),
-    ("pg_collation", "oid >= 16384"),
-    ("pg_ts_config", "oid >= 16384"),
-    ("pg_ts_config_map", "mapcfg >= 16384"),
-    ("pg_ts_dict", "oid >= 16384"),
-    ("pg_extension", "true"),
-    ("pg_auth_members", "true"),
-    ("pg_db_role_setting", "true"),
-];
-
-/// A text that changes whenever the catalogue or the server's configuration has changed, or the server was restarted.
-pub(super) async fn fingerprint(client: &impl tokio_postgres::GenericClient) -> Result<String, Error> {
-    let mut parts: Vec<String> = FINGERPRINTED
-        .iter()
-        .map(|(catalog, filter)| {
-            format!(
-                "(SELECT count(*) || ':' || coalesce(sum(hashtextextended(xmin::text || ctid::text, 0)::numeric), 0) \
-                 FROM pg_catalog.{catalog} WHERE {filter})"
-            )
-        })
-        .collect();
-    parts.push(
-        "(SELECT md5(string_agg(concat_ws(',', oid, rolname, rolsuper, rolinherit, rolbypassrls, rolconfig), ';' ORDER BY oid)) \
-         FROM pg_catalog.pg_roles)"
-            .into(),
-    );
-    parts.push("pg_conf_load_time()".into());
-    parts.push("pg_postmaster_start_time()".into());
-    let row = client.query_one(&format!("SELECT concat_ws('/', {})", parts.join(", ")), &[]).await?;
-    row.try_get(0)
-}
-
-/// The model and the fingerprint that belongs to it, from one snapshot.
-pub(super) async fn model(client: &mut Client, epoch: u64) -> Result<(Model, String), Error> {
+/// The model and the fingerprint that belongs to it, from one snapshot. `trust_immutable`: the user's functions that are declared
+/// IMMUTABLE are taken to be.
+pub(super) async fn model(client: &mut Client, epoch: u64, trust_immutable: bool) -> Result<(Model, String), Error> {
     let builder = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
     let transaction = builder.start().await?;
     let fingerprint = fingerprint(&transaction).await?;
     let mut model = Model { epoch, ..Model::default() };
-    let dangerous = functions(&transaction, &mut model).await?;
-    operators_and_casts(&transaction, &mut model, &dangerous).await?;
-    relations(&transaction, &mut model, &dangerous).await?;
+    let dangerous = functions(&transaction, &mut model, trust_immutable).await?;
+    operators_and_casts(&transaction, &mut model, &dangerous, trust_immutable).await?;
+    let writing_types = types::domains(&transaction, &mut model, &dangerous).await?;
+    relations(&transaction, &mut model, &dangerous, &writing_types).await?;
     columns(&transaction, &mut model).await?;
+    connections(&transaction, &mut model).await?;
     edges(&transaction, &mut model).await?;
     expressions(&transaction, &mut model).await?;
     views(&transaction, &mut model).await?;
@@ -91,13 +40,14 @@ pub(super) async fn model(client: &mut Client, epoch: u64) -> Result<(Model, Str
 }
 
 /// Judges functions by name, and returns the user's functions that can write.
-async fn functions(transaction: &Transaction<'_>, model: &mut Model) -> Result<Vec<Oid>, Error> {
+async fn functions(transaction: &Transaction<'_>, model: &mut Model, trust_immutable: bool) -> Result<Vec<Oid>, Error> {
     let sql = "SELECT p.proname::text, \
          bool_or(n.nspname IN ('pg_catalog', 'information_schema') AND p.provolatile = 'v' AND p.proname <> ALL ($1)), \
-         bool_or(NOT (n.nspname = 'pg_catalog' AND (p.provolatile = 'i' OR p.provolatile = 's' AND p.proname = ANY ($2)))), \
-         bool_or(n.nspname <> 'pg_catalog' AND p.pronargs = 1) \
+         bool_or(NOT (n.nspname = 'pg_catalog' AND (p.provolatile = 'i' OR p.provolatile = 's' AND p.proname = ANY ($2)) \
+             OR n.nspname <> 'pg_catalog' AND p.provolatile = 'i' AND $3)), \
+         bool_or(n.nspname <> 'pg_catalog' AND p.pronargs = 1 AND NOT (p.provolatile = 'i' AND $3)) \
          FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace GROUP BY 1";
-    for row in transaction.query(sql, &[&HARMLESS_VOLATILE, &SAFE_STABLE]).await? {
+    for row in transaction.query(sql, &[&HARMLESS_VOLATILE, &safe_stable(), &trust_immutable]).await? {
         let name = name(&row, 0)?;
         for (column, set) in
             [(1, &mut model.dangerous), (2, &mut model.unsafe_calls), (3, &mut model.attribute_functions)]
@@ -107,14 +57,7 @@ async fn functions(transaction: &Transaction<'_>, model: &mut Model) -> Result<V
             }
         }
     }
-    let dangerous = user_functions(transaction, model).await?;
-    let sql = "SELECT DISTINCT t.typname::text FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_type t ON t.oid = c.contypid \
-         JOIN pg_catalog.pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_proc'::regclass \
-         WHERE d.refobjid = ANY ($1)";
-    for row in transaction.query(sql, &[&dangerous]).await? {
-        model.dangerous.insert(name(&row, 0)?);
-    }
-    Ok(dangerous)
+    user_functions(transaction, model).await
 }
 
 /// A volatile function of the user's can write. One that is not cannot itself (PostgreSQL runs its statements read-only), but
@@ -154,12 +97,18 @@ async fn user_functions(transaction: &Transaction<'_>, model: &mut Model) -> Res
     }
 }
 
-async fn operators_and_casts(transaction: &Transaction<'_>, model: &mut Model, dangerous: &[Oid]) -> Result<(), Error> {
+async fn operators_and_casts(
+    transaction: &Transaction<'_>,
+    model: &mut Model,
+    dangerous: &[Oid],
+    trust_immutable: bool,
+) -> Result<(), Error> {
+    // What `=` compares is what a read by key depends on: it is never the user's.
     let sql = "SELECT o.oprname::text, bool_or(p.oid = ANY ($1)), \
-         bool_or(p.prolang NOT IN (12, 13) OR p.provolatile <> 'i') \
+         bool_or(p.prolang NOT IN (12, 13) AND NOT ($2 AND o.oprname <> '=') OR p.provolatile <> 'i') \
          FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode \
          WHERE o.oprnamespace <> 'pg_catalog'::regnamespace GROUP BY 1";
-    for row in transaction.query(sql, &[&dangerous]).await? {
+    for row in transaction.query(sql, &[&dangerous, &trust_immutable]).await? {
         let name = name(&row, 0)?;
         if row.try_get(1)? {
             model.dangerous_operators.insert(name.clone());
@@ -171,17 +120,20 @@ async fn operators_and_casts(transaction: &Transaction<'_>, model: &mut Model, d
     // A cast by input and output functions could read 'now' out of a text without a trace in the statement.
     let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_cast c LEFT JOIN pg_catalog.pg_proc p ON p.oid = c.castfunc \
          WHERE c.oid >= 16384 AND (c.castmethod = 'i' \
-             OR c.castmethod = 'f' AND (p.prolang NOT IN (12, 13) OR p.provolatile <> 'i')))";
-    model.user_casts = transaction.query_one(sql, &[]).await?.try_get(0)?;
+             OR c.castmethod = 'f' AND (p.oid = ANY ($1) OR p.prolang NOT IN (12, 13) AND NOT $2 OR p.provolatile <> 'i'))) \
+         OR EXISTS (SELECT FROM pg_catalog.pg_amproc a JOIN pg_catalog.pg_proc p ON p.oid = a.amproc \
+         WHERE a.oid >= 16384 AND (p.oid = ANY ($1) OR p.prolang NOT IN (12, 13) AND NOT $2 OR p.provolatile <> 'i'))";
+    model.user_casts = transaction.query_one(sql, &[&dangerous, &trust_immutable]).await?.try_get(0)?;
     Ok(())
 }
 
-async fn relations(transaction: &Transaction<'_>, model: &mut Model, dangerous: &[Oid]) -> Result<(), Error> {
-    let sql = "WITH domains AS ( \
-             SELECT c.contypid AS oid FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_depend d \
-             ON d.classid = 'pg_constraint'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_proc'::regclass \
-             WHERE c.contypid <> 0 AND d.refobjid = ANY ($1)), \
-         depends AS (SELECT d.classid, d.objid FROM pg_catalog.pg_depend d \
+async fn relations(
+    transaction: &Transaction<'_>,
+    model: &mut Model,
+    dangerous: &[Oid],
+    writing_types: &[Oid],
+) -> Result<(), Error> {
+    let sql = "WITH depends AS (SELECT d.classid, d.objid FROM pg_catalog.pg_depend d \
              WHERE d.refclassid = 'pg_proc'::regclass AND d.refobjid = ANY ($1)), \
          opaque AS ( \
              SELECT tgrelid AS oid FROM pg_catalog.pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'D' \
@@ -191,12 +143,12 @@ async fn relations(transaction: &Transaction<'_>, model: &mut Model, dangerous: 
              UNION SELECT i.indrelid FROM pg_catalog.pg_index i JOIN depends d ON d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid \
              UNION SELECT d.objid FROM depends d WHERE d.classid = 'pg_class'::regclass \
              UNION SELECT p.polrelid FROM pg_catalog.pg_policy p JOIN depends d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid \
-             UNION SELECT a.attrelid FROM pg_catalog.pg_attribute a WHERE a.atttypid IN (SELECT oid FROM domains)) \
+             UNION SELECT a.attrelid FROM pg_catalog.pg_attribute a WHERE a.atttypid = ANY ($2)) \
          SELECT c.oid, c.relkind, c.relrowsecurity, c.oid IN (SELECT oid FROM opaque), n.nspname::text, c.relname::text \
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't' AND c.oid >= 16384 \
          AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_toast'";
-    for row in transaction.query(sql, &[&dangerous]).await? {
+    for row in transaction.query(sql, &[&dangerous, &writing_types]).await? {
         let kind = match row.try_get::<_, i8>(1)? as u8 {
             b'r' | b'p' | b'm' => RelationKind::Table,
             b'v' => RelationKind::View,
@@ -209,10 +161,13 @@ async fn relations(transaction: &Transaction<'_>, model: &mut Model, dangerous: 
             columns: Vec::new(),
             row_security: row.try_get(2)?,
             opaque: row.try_get(3)?,
+            zoned_time: false,
+            time: false,
             view: ViewText::default(),
         };
         model.relations.insert(oid(&row, 0)?, relation);
     }
+    types::times(transaction, model).await?;
     // Categories D, N, B, T: dates and times, numbers, booleans, intervals. No cast from them reads words.
     let sql = "SELECT a.attrelid, a.attname::text FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
          JOIN pg_catalog.pg_class c ON c.oid = a.attrelid WHERE a.attrelid >= 16384 AND a.attnum > 0 AND NOT a.attisdropped \
@@ -253,6 +208,15 @@ async fn columns(transaction: &Transaction<'_>, model: &mut Model) -> Result<(),
     for row in transaction.query(sql, &[]).await? {
         model.shadowed_types.insert(name(&row, 0)?);
     }
+    Ok(())
+}
+
+/// Whether anything in the database may open connections of its own.
+async fn connections(transaction: &Transaction<'_>, model: &mut Model) -> Result<(), Error> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_foreign_server) \
+         OR EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname IN ('dblink', 'pg_background', 'plproxy')) \
+         OR EXISTS (SELECT FROM pg_catalog.pg_language WHERE NOT lanpltrusted AND lanname NOT IN ('internal', 'c'))";
+    model.writes_elsewhere = transaction.query_one(sql, &[]).await?.try_get(0)?;
     Ok(())
 }
 
@@ -336,6 +300,7 @@ async fn views(transaction: &Transaction<'_>, model: &mut Model) -> Result<(), E
         match statement.parts.as_slice() {
             [part] if !model.dangerous.contains(&name) => {
                 view.bypass = model.text_bypass(part);
+                view.shifts_zone = part.facts.shifts_zone;
                 view.temporal_columns = part
                     .facts
                     .temporal_casts

@@ -9,6 +9,7 @@ pub mod analysis;
 mod array;
 pub mod builtin;
 pub mod database;
+pub mod fingerprint;
 mod load;
 pub mod model;
 pub mod plan;

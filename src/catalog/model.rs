@@ -24,11 +24,15 @@ pub struct Model {
     pub(super) dangerous: HashSet<Name>,
     /// Names of functions that, called, make a result depend on more than its key and its tables.
     pub(super) unsafe_calls: HashSet<Name>,
+    /// Names of types a conversion to which may write: domains by their checks, and what holds such a domain.
+    pub(super) dangerous_types: HashSet<Name>,
+    /// Names of types whose values are checked by what depends on more than the value: likewise.
+    pub(super) unsafe_types: HashSet<Name>,
     /// Functions of one argument outside pg_catalog: `t.f` may mean `f(t)`.
     pub(super) attribute_functions: HashSet<Name>,
     pub(super) dangerous_operators: HashSet<Name>,
     pub(super) unsafe_operators: HashSet<Name>,
-    /// Casts by the user's functions, which may be applied without a trace in the text.
+    /// There are casts or comparisons by the user's functions, which may be applied without a trace in the text.
     pub(super) user_casts: bool,
     pub(super) relations: HashMap<TableOid, Relation>,
     /// Direct children by inheritance or partitioning.
@@ -39,6 +43,9 @@ pub struct Model {
     pub(super) cascades: HashMap<TableOid, Vec<TableOid>>,
     /// The same with what makes them act.
     pub(super) actions: HashMap<TableOid, Vec<Action>>,
+    /// Functions may write through other connections than their session's: there are foreign servers, languages that can
+    /// open sockets, or extensions made for it.
+    pub writes_elsewhere: bool,
     /// Somebody has an `=` of his own for types that pinned columns have.
     pub(super) foreign_equality: bool,
     /// Names of pinnable types that mean something else, too.
@@ -67,6 +74,9 @@ pub struct Relation {
     pub(super) row_security: bool,
     /// Writing it runs code of the user's: triggers, rules, defaults, checks.
     pub(super) opaque: bool,
+    /// It has a column that holds a `time with time zone`, or a `time`.
+    pub(super) zoned_time: bool,
+    pub(super) time: bool,
     /// For a view: what its text says.
     pub(super) view: ViewText,
 }
@@ -96,6 +106,7 @@ pub enum RelationKind {
 pub struct ViewText {
     pub(super) bypass: Option<Bypass>,
     pub(super) temporal_columns: Vec<Name>,
+    pub(super) shifts_zone: bool,
 }
 
 impl Model {
@@ -103,6 +114,7 @@ impl Model {
     pub fn may_write(&self, part: &Part) -> bool {
         part.facts.odd
             || part.facts.names.iter().any(|name| self.dangerous.contains(&name.name))
+            || part.facts.types.iter().any(|name| self.dangerous_types.contains(name))
             || self.names_operator(&self.dangerous_operators, part)
             || (self.user_casts && !part.facts.names.is_empty())
     }
@@ -138,6 +150,11 @@ impl Model {
                 return Err(Bypass::RowSecurity);
             }
         }
+        let known = || tables.iter().filter_map(|oid| self.relations.get(oid));
+        let shifts_zone = part.facts.shifts_zone || known().any(|relation| relation.view.shifts_zone);
+        if known().any(|relation| relation.zoned_time || (shifts_zone && relation.time)) {
+            return Err(Bypass::Context);
+        }
         let views = tables.iter().filter_map(|oid| self.relations.get(oid)).flat_map(|r| &r.view.temporal_columns);
         let cast = part.facts.temporal_casts.iter().filter_map(|cast| match cast {
             TemporalCast::Column(name) => Some(name),
@@ -158,7 +175,9 @@ impl Model {
 
     /// What a statement's text alone says against caching it.
     pub(super) fn text_bypass(&self, part: &Part) -> Option<Bypass> {
-        if part.facts.context_keyword || part.facts.special_time_literal {
+        let facts = &part.facts;
+        let zoned_time = facts.zoned_time || (facts.shifts_zone && facts.makes_time);
+        if facts.context_keyword || facts.special_time_literal || zoned_time {
             return Some(Bypass::Context);
         }
         if part.facts.locks_rows {
@@ -175,7 +194,8 @@ impl Model {
                 || (name.after_dot && self.attribute_functions.contains(&name.name))
                 || &*name.name == "pg_locks"
         });
-        if untrusted_name || part.facts.odd {
+        let untrusted_type = facts.types.iter().any(|name| self.unsafe_types.contains(name));
+        if untrusted_name || untrusted_type || part.facts.odd {
             return Some(Bypass::Function);
         }
         if self.user_casts || self.names_operator(&self.unsafe_operators, part) {

@@ -12,7 +12,7 @@ use tokio_postgres::{Client, Error};
 use tracing::{debug, info, warn};
 
 use super::database::Database;
-use super::load;
+use super::{fingerprint, load};
 use crate::cache::limbo::BackendPid;
 use crate::cache::versions::Marks;
 
@@ -31,6 +31,9 @@ pub trait Control: Send + Sync + 'static {
 
     /// Interval of the look at the catalogue's fingerprint.
     fn refresh(&self) -> Duration;
+
+    /// Whether the user's functions that are declared IMMUTABLE are taken to be.
+    fn trusts_immutable_functions(&self) -> bool;
 
     /// A look at the catalogue took so long.
     fn looked(&self, took: Duration);
@@ -91,7 +94,7 @@ async fn attend(database: &Database, mut client: Client, control: &impl Control)
                 next_look = started + control.refresh();
             }
         } else if due || (doubted && started >= pause_until) {
-            match look(database, &mut client).await {
+            match look(database, &mut client, control.trusts_immutable_functions()).await {
                 // Something was dropped while it was looked at. The next look will tell.
                 Err(error) if !client.is_closed() => {
                     debug!(database = %database.name, %error, "the catalogue was in motion")
@@ -129,10 +132,10 @@ async fn attend(database: &Database, mut client: Client, control: &impl Control)
 ///
 /// The caller has made sure that nothing is on its way that was judged before the present epoch: `classified` tells two
 /// epochs apart and no more, so the present one must not end before.
-async fn look(database: &Database, client: &mut Client) -> Result<(), Error> {
+async fn look(database: &Database, client: &mut Client, trust_immutable: bool) -> Result<(), Error> {
     // The doubts first: one that is raised while we look stays open.
     let doubts = database.doubts();
-    let fingerprint = load::fingerprint(client).await?;
+    let fingerprint = fingerprint::fingerprint(client).await?;
     note_fingerprint(database, fingerprint);
     if !database.has_model() {
         if !database.is_past_answered() {
@@ -140,7 +143,7 @@ async fn look(database: &Database, client: &mut Client) -> Result<(), Error> {
             return Ok(());
         }
         let epoch = database.epoch();
-        let (model, fingerprint) = load::model(client, epoch).await?;
+        let (model, fingerprint) = load::model(client, epoch, trust_immutable).await?;
         if note_fingerprint(database, fingerprint) == epoch {
             database.publish(Some(model));
         }

@@ -175,6 +175,8 @@ pub struct Cache {
     pub max_entry_bytes: usize,
     /// Longest wait of an identical miss for the first one; then it goes to the upstream itself.
     pub single_flight_wait_ms: u64,
+    /// Functions, operators and casts of the user's that are declared IMMUTABLE are taken to be.
+    pub trust_immutable_functions: bool,
     /// In order; the first that matches a statement counts.
     pub rules: Vec<CacheRule>,
 }
@@ -322,6 +324,7 @@ impl Default for Cache {
             enable_stats: true,
             max_entry_bytes: 8 * 1024 * 1024,
             single_flight_wait_ms: 1000,
+            trust_immutable_functions: false,
             rules: Vec::new(),
         }
     }

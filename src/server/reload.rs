@@ -13,6 +13,7 @@ const NEEDS_RESTART: &[&str] = &[
     "cache.eviction_strategy",
     "cache.max_entries",
     "cache.max_memory_mb",
+    "cache.trust_immutable_functions",
     "cache.version_stripes",
     "log.format",
     "pool.idle_timeout_secs",
@@ -74,6 +75,7 @@ mod tests {
         other.cache.max_entries = 7;
         other.cache.version_stripes = 7;
         other.cache.max_memory_mb = 7;
+        other.cache.trust_immutable_functions = true;
         other.log.format = LogFormat::Json;
         other.pool.idle_timeout_secs = 7;
         other.pool.max_upstream_connections = 7;

@@ -99,6 +99,12 @@ impl Block {
         }
     }
 
+    /// Whether the block may have written anything, all of which is still collected: it began after the last transaction's
+    /// end, and nothing in it could have ended it.
+    pub fn is_opaque(&self) -> bool {
+        self.status == Status::InBlock && self.held.marks.is_empty() && matches!(self.collected, WriteSet::Everything)
+    }
+
     /// Takes note of writes that are about to be sent. Returns what had to be marked for the request that carries them.
     ///
     /// `epoch` is that of the catalogue by which they were judged: what was collected in an earlier one is not trusted.

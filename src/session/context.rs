@@ -5,6 +5,9 @@
 //! setting makes it unknown until it is read again. Two sessions with equal digests have equal settings, login user,
 //! effective role and search path.
 //!
+//! What was set in a transaction block goes back with it: both ends of the block are kept, the one by COMMIT and the one by
+//! ROLLBACK. After a ROLLBACK TO a savepoint that may have undone something, or an end that nobody saw, they are unknown.
+//!
 //! Values are compared as they were written, so `SET x = 1` and `SET x = '1'` make two digests. `RESET` goes back to what the
 //! session began with, which is known only while the baseline is the beginning's.
 
@@ -19,12 +22,11 @@ use crate::statement::SetAction;
 pub struct Context {
     /// Digest of database and login user.
     identity: [u8; 32],
-    baseline: Option<Baseline>,
-    /// The baseline is what the session began with.
-    from_start: bool,
-    /// No setting was ever touched: what is read now is what sessions like this one begin with.
-    pristine: bool,
-    overrides: BTreeMap<String, String>,
+    settings: Settings,
+    /// Since the first change in a transaction block.
+    block: Option<Box<InBlock>>,
+    /// The transaction block has a savepoint.
+    has_savepoint: bool,
     /// ParameterStatus as the upstream reports it, `application_name` left out.
     reported: BTreeMap<Box<[u8]>, Box<[u8]>>,
     plain_utf8: bool,
@@ -32,6 +34,28 @@ pub struct Context {
     /// As the upstream reports it. It changes no result and is in no digest.
     application_name: Box<[u8]>,
     digest: Option<[u8; 32]>,
+}
+
+/// What is known of the settings.
+#[derive(Debug, Clone)]
+struct Settings {
+    baseline: Option<Baseline>,
+    /// The baseline is what the session began with.
+    from_start: bool,
+    /// No setting was ever touched: what is read now is what sessions like this one begin with.
+    pristine: bool,
+    overrides: BTreeMap<String, String>,
+}
+
+/// What the settings become when the block ends.
+#[derive(Debug)]
+struct InBlock {
+    /// If it is rolled back.
+    at_start: Settings,
+    /// If it is committed: what SET LOCAL has changed is not in it.
+    at_commit: Settings,
+    /// Something was changed after a savepoint, and may be undone alone.
+    since_savepoint: bool,
 }
 
 /// Settings that stand for who the session is; RESET ALL leaves them (`GUC_NO_RESET_ALL`).
@@ -43,10 +67,9 @@ impl Context {
         hasher.field(database).field(user);
         Self {
             identity: hasher.finish(),
-            baseline: None,
-            from_start: false,
-            pristine: true,
-            overrides: BTreeMap::new(),
+            settings: Settings { baseline: None, from_start: false, pristine: true, overrides: BTreeMap::new() },
+            block: None,
+            has_savepoint: false,
             reported: BTreeMap::new(),
             plain_utf8: false,
             user: user.into(),
@@ -98,56 +121,92 @@ impl Context {
 
     /// The settings of the session's beginning are known from another one like it.
     pub fn begin(&mut self, baseline: Baseline) {
-        self.baseline = Some(baseline);
-        self.from_start = true;
+        self.settings.baseline = Some(baseline);
+        self.settings.from_start = true;
         self.refresh();
     }
 
-    /// The settings were read from the upstream. True if they are those of the session's beginning.
+    /// The settings were read from the upstream, outside a transaction block. True if they are those of the session's beginning.
     pub fn read(&mut self, baseline: Baseline) -> bool {
-        self.baseline = Some(baseline);
-        self.from_start = self.pristine;
-        self.overrides.clear();
+        self.settings.baseline = Some(baseline);
+        self.settings.from_start = self.settings.pristine;
+        self.settings.overrides.clear();
         self.refresh();
-        self.pristine
+        self.settings.pristine
     }
 
     /// Something may have changed settings.
     pub fn forget(&mut self) {
-        self.pristine = false;
-        self.baseline = None;
+        self.settings.forget();
+        // What a rollback would restore is not certain either.
+        self.block = None;
         self.refresh();
     }
 
     /// A plain SET or RESET succeeded outside a transaction block.
     pub fn apply(&mut self, action: &SetAction) {
-        match action {
-            SetAction::Set { name, value: Some(value), local: false } => self.set(name, value),
-            // Outside a transaction block it has no effect.
-            SetAction::Set { local: true, .. } => {}
-            SetAction::Set { name, value: None, .. } | SetAction::Reset { name } => self.reset(name),
-            SetAction::ResetAll => {
-                self.pristine = false;
-                self.overrides.retain(|name, _| IDENTITY.contains(&name.as_str()));
-                self.require_start();
-            }
-            _ => self.forget(),
+        // SET LOCAL has no effect there.
+        if !is_local(action) {
+            self.settings.apply(action);
+            self.refresh();
         }
+    }
+
+    /// A plain SET or RESET succeeded inside a transaction block.
+    pub fn apply_in_block(&mut self, action: &SetAction) {
+        let settings = &self.settings;
+        let block = self.block.get_or_insert_with(|| {
+            Box::new(InBlock { at_start: settings.clone(), at_commit: settings.clone(), since_savepoint: false })
+        });
+        block.since_savepoint |= self.has_savepoint;
+        if !is_local(action) {
+            block.at_commit.apply(action);
+        }
+        self.settings.apply(action);
+        if self.settings.baseline.is_none() {
+            self.forget();
+        }
+        self.refresh();
+    }
+
+    /// SAVEPOINT succeeded.
+    pub fn savepoint(&mut self) {
+        self.has_savepoint = true;
+    }
+
+    /// ROLLBACK TO SAVEPOINT succeeded. Which of several savepoints it was is not asked.
+    pub fn rolled_back_to_savepoint(&mut self) {
+        if self.block.as_ref().is_some_and(|block| block.since_savepoint) {
+            self.forget();
+        }
+    }
+
+    /// The transaction block is over; `committed` is `None` if nobody can tell how.
+    pub fn end_block(&mut self, committed: Option<bool>) {
+        self.has_savepoint = false;
+        let Some(block) = self.block.take() else { return };
+        match committed {
+            Some(true) => self.settings = block.at_commit,
+            Some(false) => self.settings = block.at_start,
+            None => self.settings.forget(),
+        }
+        self.refresh();
     }
 
     /// DISCARD ALL succeeded.
     pub fn discard_all(&mut self) {
-        self.pristine = false;
-        self.overrides.clear();
-        match &mut self.baseline {
-            Some(baseline) if self.from_start => baseline.temporary = false,
-            _ => self.baseline = None,
+        let settings = &mut self.settings;
+        settings.pristine = false;
+        settings.overrides.clear();
+        match &mut settings.baseline {
+            Some(baseline) if settings.from_start => baseline.temporary = false,
+            _ => settings.baseline = None,
         }
         self.refresh();
     }
 
     pub fn discard_temporary(&mut self) {
-        if let Some(baseline) = &mut self.baseline {
+        if let Some(baseline) = &mut self.settings.baseline {
             baseline.temporary = false;
         }
     }
@@ -158,14 +217,51 @@ impl Context {
     }
 
     pub fn baseline(&self) -> Option<Baseline> {
-        self.baseline
+        self.settings.baseline
+    }
+
+    fn refresh(&mut self) {
+        let Settings { baseline, overrides, .. } = &self.settings;
+        self.digest = baseline.map(|baseline| {
+            let mut hasher = KeyHasher::new();
+            hasher.field(&self.identity).field(&baseline.fingerprint);
+            hasher.fields(
+                overrides.iter().flat_map(|(n, v)| [n.as_bytes(), v.as_bytes()]).collect::<Vec<_>>().into_iter(),
+            );
+            self.hash_reported(&mut hasher);
+            hasher.finish()
+        });
+    }
+
+    fn hash_reported(&self, hasher: &mut KeyHasher) {
+        hasher.fields(self.reported.iter().flat_map(|(n, v)| [&**n, &**v]).collect::<Vec<_>>().into_iter());
+    }
+}
+
+impl Settings {
+    fn forget(&mut self) {
+        self.pristine = false;
+        self.baseline = None;
+    }
+
+    /// SET or RESET, LOCAL or not.
+    fn apply(&mut self, action: &SetAction) {
+        match action {
+            SetAction::Set { name, value: Some(value), .. } => self.set(name, value),
+            SetAction::Set { name, value: None, .. } | SetAction::Reset { name } => self.reset(name),
+            SetAction::ResetAll => {
+                self.pristine = false;
+                self.overrides.retain(|name, _| IDENTITY.contains(&name.as_str()));
+                self.require_start();
+            }
+            _ => self.forget(),
+        }
     }
 
     fn set(&mut self, name: &str, value: &str) {
         self.pristine = false;
         match name {
-            // It changes what the baseline says about transactions.
-            "default_transaction_isolation" => return self.forget(),
+            _ if concerns_transactions(name) => return self.forget(),
             "session_authorization" => {
                 self.overrides.remove(IDENTITY[0]);
             }
@@ -173,12 +269,11 @@ impl Context {
             _ => {}
         }
         self.overrides.insert(name.to_owned(), value.to_owned());
-        self.refresh();
     }
 
     fn reset(&mut self, name: &str) {
         self.pristine = false;
-        if name == "default_transaction_isolation" {
+        if concerns_transactions(name) {
             return self.forget();
         }
         if name == IDENTITY[1] {
@@ -192,101 +287,17 @@ impl Context {
         if !self.from_start {
             self.baseline = None;
         }
-        self.refresh();
     }
+}
 
-    fn refresh(&mut self) {
-        self.digest = self.baseline.map(|baseline| {
-            let mut hasher = KeyHasher::new();
-            hasher.field(&self.identity).field(&baseline.fingerprint);
-            hasher.fields(
-                self.overrides.iter().flat_map(|(n, v)| [n.as_bytes(), v.as_bytes()]).collect::<Vec<_>>().into_iter(),
-            );
-            self.hash_reported(&mut hasher);
-            hasher.finish()
-        });
-    }
+fn is_local(action: &SetAction) -> bool {
+    matches!(action, SetAction::Set { local: true, .. })
+}
 
-    fn hash_reported(&self, hasher: &mut KeyHasher) {
-        hasher.fields(self.reported.iter().flat_map(|(n, v)| [&**n, &**v]).collect::<Vec<_>>().into_iter());
-    }
+/// It changes what the baseline says about transactions, or the present one.
+fn concerns_transactions(name: &str) -> bool {
+    name.starts_with("transaction_") || name.starts_with("default_transaction_")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const BASE: Baseline = Baseline { fingerprint: [1; 32], read_committed: true, temporary: false };
-
-    fn context() -> Context {
-        let mut context = Context::new(b"db", b"user");
-        context.report(b"client_encoding", b"UTF8");
-        context.report(b"standard_conforming_strings", b"on");
-        context.begin(BASE);
-        context
-    }
-
-    fn set(name: &str, value: &str) -> SetAction {
-        SetAction::Set { name: name.into(), value: Some(value.into()), local: false }
-    }
-
-    fn reset(name: &str) -> SetAction {
-        SetAction::Reset { name: name.into() }
-    }
-
-    #[test]
-    fn a_set_makes_another_digest_and_reset_goes_back() {
-        let mut session = context();
-        let before = *session.digest().unwrap();
-        session.apply(&set("search_path", "a"));
-        assert_ne!(*session.digest().unwrap(), before);
-        session.apply(&reset("search_path"));
-        assert_eq!(*session.digest().unwrap(), before);
-    }
-
-    #[test]
-    fn settings_without_influence_change_nothing() {
-        let mut session = context();
-        let before = *session.digest().unwrap();
-        session.apply(&set("application_name", "x"));
-        session.apply(&set("myapp.tenant", "7"));
-        session.report(b"application_name", b"y");
-        assert_eq!(session.application_name(), b"y");
-        assert_eq!(*session.digest().unwrap(), before);
-        session.report(b"TimeZone", b"UTC");
-        assert_ne!(*session.digest().unwrap(), before);
-    }
-
-    #[test]
-    fn reset_after_a_reading_in_mid_session_is_unknown() {
-        let mut session = context();
-        session.forget();
-        assert!(session.digest().is_none());
-        assert!(!session.read(BASE), "this is not what the session began with");
-        session.apply(&reset("timezone"));
-        assert!(session.digest().is_none());
-    }
-
-    #[test]
-    fn a_new_session_authorization_takes_the_role_with_it() {
-        let (mut one, mut two) = (context(), context());
-        one.apply(&set("role", "a"));
-        one.apply(&set("session_authorization", "b"));
-        two.apply(&set("session_authorization", "b"));
-        assert_eq!(one.digest(), two.digest());
-        one.apply(&SetAction::ResetAll);
-        assert_eq!(one.digest(), two.digest());
-        one.discard_all();
-        assert_eq!(one.digest(), context().digest());
-    }
-
-    #[test]
-    fn users_and_databases_differ() {
-        let digest = |database: &[u8], user: &[u8]| {
-            let mut session = Context::new(database, user);
-            session.begin(BASE);
-            *session.digest().unwrap()
-        };
-        assert_ne!(digest(b"ab", b"c"), digest(b"a", b"bc"));
-    }
-}
+mod tests;

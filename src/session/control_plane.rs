@@ -19,6 +19,8 @@ pub struct ControlPlane {
     health: Arc<Component>,
     metrics: Arc<Metrics>,
     /// The connection for `auth_query`, while it works.
+    /// Fixed at the start: every database's model goes by it.
+    trusts_immutable: bool,
     secrets: Mutex<Option<Client>>,
 }
 
@@ -30,7 +32,8 @@ impl ControlPlane {
         metrics: Arc<Metrics>,
     ) -> Self {
         health.set(Status::Healthy, "no database in use");
-        Self { target, config, health, metrics, secrets: Mutex::new(None) }
+        let trusts_immutable = config.load().cache.trust_immutable_functions;
+        Self { target, config, health, metrics, trusts_immutable, secrets: Mutex::new(None) }
     }
 
     /// What `auth_query` says about a user; `None` if it does not know it.
@@ -78,6 +81,10 @@ impl Control for ControlPlane {
 
     fn refresh(&self) -> Duration {
         Duration::from_secs(self.config.load().catalog.refresh_secs)
+    }
+
+    fn trusts_immutable_functions(&self) -> bool {
+        self.trusts_immutable
     }
 
     fn looked(&self, took: Duration) {

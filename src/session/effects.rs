@@ -21,6 +21,8 @@ pub struct Effects {
     /// DROP, CREATE or ALTER DATABASE: idle control connections are in the way.
     pub concerns_databases: bool,
     pub deallocates: bool,
+    /// Outside a block it may commit in the middle, or is more than one transaction.
+    pub commits_itself: bool,
 }
 
 /// What becomes of the session's settings.
@@ -37,6 +39,9 @@ pub enum SettingsAction {
     Set(SetAction),
     DiscardAll,
     DiscardTemporary,
+    Savepoint,
+    /// Settings go back to what they were at a savepoint.
+    RollbackToSavepoint,
 }
 
 /// What a request does to the transaction block.
@@ -49,6 +54,8 @@ pub enum Transaction {
     },
     /// It changes how the present one behaves.
     Changed,
+    /// It commits it, or rolls it back if it has failed.
+    Commits,
     /// It rolls it back.
     RollsBack,
     /// It may end it.
@@ -65,6 +72,7 @@ impl Effects {
             transaction: Transaction::Kept,
             concerns_databases: false,
             deallocates: false,
+            commits_itself: false,
         }
     }
 
@@ -75,13 +83,14 @@ impl Effects {
             doubts_catalog: true,
             settings: Settings::Unknown,
             transaction: Transaction::Ends,
+            commits_itself: true,
             ..Self::none(class)
         }
     }
 
     /// It runs code that may do anything but end the transaction block.
     fn runs_code(class: QueryClass) -> Self {
-        Self { transaction: Transaction::Kept, ..Self::opaque(class) }
+        Self { transaction: Transaction::Kept, commits_itself: false, ..Self::opaque(class) }
     }
 
     /// The effects of one statement. `analysis` is what the upstream said about it, `model` the present catalogue.
@@ -114,12 +123,13 @@ impl Effects {
                 Self { transaction: Transaction::Begins { plain }, ..none }
             }
             Class::Rollback { chain: false } => Self { transaction: Transaction::RollsBack, ..none },
-            Class::Commit { .. } | Class::Rollback { chain: true } | Class::PrepareTransaction => {
+            Class::Commit { chain: false } => Self { transaction: Transaction::Commits, ..none },
+            Class::Commit { chain: true } | Class::Rollback { chain: true } | Class::PrepareTransaction => {
                 Self { transaction: Transaction::Ends, ..none }
             }
-            Class::Savepoint | Class::Release => none,
-            // Settings go back to what they were at the savepoint.
-            Class::RollbackTo => Self { settings: Settings::Unknown, ..none },
+            Class::Savepoint => Self { settings: Settings::Applied(SettingsAction::Savepoint), ..none },
+            Class::RollbackTo => Self { settings: Settings::Applied(SettingsAction::RollbackToSavepoint), ..none },
+            Class::Release => none,
             Class::Set(SetAction::Transaction(_) | SetAction::Snapshot) => {
                 Self { transaction: Transaction::Changed, ..none }
             }
@@ -143,14 +153,13 @@ impl Effects {
             Class::Truncate | Class::RefreshMaterializedView => Self::runs_code(class),
             Class::Ddl => {
                 let databases = part.names("database");
-                Self { concerns_databases: databases, ..Self::runs_code(class) }
+                Self { concerns_databases: databases, commits_itself: true, ..Self::runs_code(class) }
             }
-            Class::CommitPrepared
-            | Class::Execute
-            | Class::Call
-            | Class::Do
-            | Class::Explain { .. }
-            | Class::Unknown => Self::opaque(class),
+            // EXPLAIN ANALYZE of CREATE TABLE AS and EXECUTE included: what can be explained cannot end a transaction.
+            Class::Execute | Class::Explain { .. } => Self::runs_code(class),
+            // In a block they cannot either.
+            Class::Call | Class::Do => Self { commits_itself: true, ..Self::runs_code(class) },
+            Class::CommitPrepared | Class::Unknown => Self::opaque(class),
         };
         if part.names("set_config") {
             effects.settings = Settings::Unknown;
@@ -173,6 +182,7 @@ impl Effects {
         self.doubts_catalog |= other.doubts_catalog;
         self.concerns_databases |= other.concerns_databases;
         self.deallocates |= other.deallocates;
+        self.commits_itself |= other.commits_itself;
         self.settings = self.settings.and(&other.settings);
         self.transaction = self.transaction.and(other.transaction);
     }
@@ -183,6 +193,8 @@ impl Settings {
     pub fn and(&self, other: &Self) -> Self {
         match (self, other) {
             (Self::Kept, settings) | (settings, Self::Kept) => settings.clone(),
+            // Done twice is done.
+            (one, two) if one == two => one.clone(),
             _ => Self::Unknown,
         }
     }

@@ -11,6 +11,7 @@ use super::Session;
 use super::lookup::{Basis, Fill, Tentative};
 use super::pipeline::{Origin, Request};
 use super::span::Span;
+use super::witness::{QUESTION, Trust, Witness};
 use crate::cache::key::KeyHasher;
 use crate::cache::versions::TableOid;
 use crate::catalog::Baseline;
@@ -51,6 +52,10 @@ pub enum Job {
     Analyse(Box<Analyse>),
     /// Parse statements that were so far answered from the cache only.
     ParseUnsent,
+    /// Ask what the block has locked.
+    Witness,
+    /// See whether that can be asked.
+    TryWitness,
 }
 
 impl Job {
@@ -58,6 +63,7 @@ impl Job {
         match self {
             Self::ReadSettings { .. } => Operation::Resync,
             Self::Analyse(_) | Self::ParseUnsent => Operation::Analyse,
+            Self::Witness | Self::TryWitness => Operation::Witness,
         }
     }
 }
@@ -107,6 +113,10 @@ impl Session {
 
     /// Sends the next job that waits, if there is one. The caller has checked that the connection is idle.
     pub(super) fn start_next_job(&mut self) {
+        if self.witness_trust == Trust::Wanted {
+            self.start(Job::TryWitness);
+            return;
+        }
         if self.analyses.is_empty() {
             return;
         }
@@ -126,12 +136,12 @@ impl Session {
         Some((database.analysis(&AnalysisKey::new(part, &tentative.types, context, epoch))?, epoch))
     }
 
-    fn start(&mut self, job: Job) {
+    pub(super) fn start(&mut self, job: Job) {
         let before = self.upstream.output.len();
         let sent = match job {
             Job::ReadSettings { fill } => {
-                let commands = [BEGIN, IDENTITY, "SET LOCAL search_path = pg_catalog", SETTINGS, ROLLBACK];
-                run_all(&mut self.upstream.output, &commands).map(|()| Job::ReadSettings { fill })
+                let commands = [BEGIN, IDENTITY, "SET LOCAL search_path = pg_catalog", SETTINGS];
+                self.send_rolled_back(&commands).map(|()| Job::ReadSettings { fill })
             }
             Job::Analyse(mut analyse) => {
                 analyse.epoch = self.visit.database().epoch();
@@ -139,6 +149,8 @@ impl Session {
                 self.send_analysis(&analyse).map(|()| Job::Analyse(analyse))
             }
             Job::ParseUnsent => Ok(Job::ParseUnsent),
+            Job::Witness => self.send_witness().map(|()| Job::Witness),
+            Job::TryWitness => self.send_rolled_back(&[BEGIN, &QUESTION]).map(|()| Job::TryWitness),
         };
         let Ok(job) = sent else {
             // A text with a NUL, which cannot have run either.
@@ -156,13 +168,25 @@ impl Session {
         encode::parse(out, STATEMENT, &analyse.text, &analyse.types)?;
         encode::describe(out, Target::Statement, STATEMENT)?;
         run_all(out, &[LOCKS])?;
-        // After an error everything up to here was skipped: the cleaning stands in a span of its own.
+        self.send_end(&[ROLLBACK])
+    }
+
+    /// Commands that begin a transaction, and its end.
+    fn send_rolled_back(&mut self, commands: &[&str]) -> Result<(), EncodeError> {
+        run_all(&mut self.upstream.output, commands)?;
+        self.send_end(&[ROLLBACK])
+    }
+
+    /// What cleans up after the job's commands, in a span of its own: after an error everything up to its beginning is
+    /// skipped.
+    pub(super) fn send_end(&mut self, commands: &[&str]) -> Result<(), EncodeError> {
+        let out = &mut self.upstream.output;
         encode::sync(out);
         self.pipeline.push(Origin::Own, Request::Sync(Box::new(Span::own(None))));
         let out = &mut self.upstream.output;
         encode::close(out, Target::Statement, STATEMENT)?;
         encode::close(out, Target::Statement, NAME)?;
-        run_all(out, &[ROLLBACK])
+        run_all(out, commands)
     }
 
     /// Before the client's text is run that may use or show prepared statements: those that were never sent are.
@@ -197,6 +221,8 @@ impl Session {
             }
             Job::Analyse(analyse) => self.finish_analysis(*analyse, &replies),
             Job::ParseUnsent => {}
+            Job::Witness => self.witnessed = Witness::read(&replies),
+            Job::TryWitness => self.tried_witness(&replies),
         }
     }
 
@@ -226,7 +252,7 @@ impl Session {
 }
 
 /// Parse, Bind, Execute and Close for each text.
-fn run_all(out: &mut BytesMut, texts: &[&str]) -> Result<(), EncodeError> {
+pub(super) fn run_all(out: &mut BytesMut, texts: &[&str]) -> Result<(), EncodeError> {
     for text in texts {
         encode::parse(out, NAME, text.as_bytes(), &[])?;
         encode::bind(out, b"", NAME, &[], std::iter::empty::<Option<&[u8]>>(), &[])?;
@@ -292,7 +318,7 @@ fn baseline(replies: &[u8]) -> Option<Baseline> {
 }
 
 /// The frames of collected replies, which are whole.
-fn frames(mut replies: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+pub(super) fn frames(mut replies: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     std::iter::from_fn(move || {
         let header = frame::peek(replies).ok()??;
         let body = replies.get(frame::HEADER_BYTES..header.total)?;

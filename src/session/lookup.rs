@@ -145,6 +145,10 @@ impl Session {
         if self.block.status() != Status::Idle {
             return None;
         }
+        let model = self.visit.database().latest_model();
+        if model.is_some_and(|model| request.statement.parts.iter().any(|part| model.may_write(part))) {
+            return None;
+        }
         let tentative = Tentative {
             statement: request.statement.clone(),
             text: Bytes::copy_from_slice(request.text),

@@ -23,6 +23,7 @@ mod requests;
 mod span;
 mod startup;
 mod verdict;
+mod witness;
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -51,6 +52,7 @@ use self::lookup::Fill;
 use self::pipeline::{Pipeline, Route};
 use self::prepared::{Prepared, PreparedStatements};
 use self::span::Span;
+use self::witness::{Trust, Witness};
 use crate::cache::flight::Flights;
 use crate::cache::limbo::{BackendPid, Orphan};
 use crate::cache::rules::Rules;
@@ -183,6 +185,9 @@ struct Session {
     /// A recorded read that has just been answered.
     follow: Option<Box<Fill>>,
     own_replies: BytesMut,
+    /// What the block that is being committed has locked.
+    witnessed: Option<Witness>,
+    witness_trust: Trust,
 
     /// Bytes of the client's present message that are still to be passed on.
     request_passing: usize,
@@ -241,6 +246,8 @@ impl Session {
             finished: None,
             follow: None,
             own_replies: BytesMut::new(),
+            witnessed: None,
+            witness_trust: Trust::default(),
             request_passing: 0,
             reply_passing: (0, Route::Forward),
             request_needed: 0,

@@ -27,6 +27,12 @@ pub struct Judged {
     classified: Option<Classified>,
 }
 
+impl Judged {
+    pub fn is_opaque(&self) -> bool {
+        matches!(self.effects.writes, WriteSet::Everything)
+    }
+}
+
 impl Session {
     /// What a text may do, with what is known of it.
     pub(super) fn judge(&mut self, statement: &Arc<Statement>, types: &[u32], bind: Option<&Bind<'_>>) -> Judged {
@@ -91,7 +97,7 @@ impl Session {
             Transaction::Kept | Transaction::Changed => self.block.status() == Status::InBlock,
             // What runs in one request with BEGIN, before or after it, is committed with the block.
             Transaction::Begins { .. } => true,
-            Transaction::RollsBack | Transaction::Ends => false,
+            Transaction::Commits | Transaction::RollsBack | Transaction::Ends => false,
         };
         let timing = if inside && !self.pipeline.has_spans() { Timing::InsideBlock } else { Timing::MayCommit };
         if !span.covers(&effects, timing, classified.epoch) {

@@ -18,6 +18,8 @@ pub enum Origin {
     Client,
     /// The proxy, on the client's behalf within a client's batch: success is swallowed, an error is the client's.
     Injected,
+    /// The proxy, at the end of the client's own transaction: success is collected, an error is the client's.
+    Witness,
     /// The proxy for itself: everything is collected.
     Own,
 }
@@ -302,9 +304,11 @@ impl<S, B> Pipeline<S, B> {
 fn route(origin: Origin, tag: u8) -> Route {
     match origin {
         Origin::Client => Route::Forward,
-        Origin::Injected if tag == backend::ERROR_RESPONSE || tag == backend::NOTICE_RESPONSE => Route::Forward,
+        Origin::Injected | Origin::Witness if matches!(tag, backend::ERROR_RESPONSE | backend::NOTICE_RESPONSE) => {
+            Route::Forward
+        }
         Origin::Injected => Route::Swallow,
-        Origin::Own => Route::Collect,
+        Origin::Witness | Origin::Own => Route::Collect,
     }
 }
 

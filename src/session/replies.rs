@@ -6,9 +6,11 @@ use super::Session;
 use super::block::{Status, Writes};
 use super::cycle::End;
 use super::effects::{Settings, SettingsAction, Transaction};
+use super::jobs::Job;
 use super::lookup::Basis;
 use super::pipeline::{Event, Route};
 use super::span::Span;
+use super::witness::Trust;
 use crate::telemetry::metrics::Path;
 use crate::wire::error::{ErrorResponse, sqlstate};
 use crate::wire::frame::{self, HEADER_BYTES, Header, backend};
@@ -160,14 +162,18 @@ impl Session {
         let mut writes = Writes::default();
         let mut begun = None;
         let mut follow = None;
+        let mut witness = None;
         for span in spans.map(|span| *span) {
+            if !span.own {
+                self.settle_settings(&span, before, status);
+            }
+            witness = span.witness.and_then(|asked| self.witness(asked, span.failed));
             writes.merge(span.writes);
             match span.transaction {
                 Transaction::Begins { plain } => begun = Some(plain),
                 Transaction::Changed => self.block.distrust(),
-                Transaction::Kept | Transaction::RollsBack | Transaction::Ends => {}
+                Transaction::Kept | Transaction::Commits | Transaction::RollsBack | Transaction::Ends => {}
             }
-            self.settle_settings(&span.settings, span.failed, before == Status::Idle && status == Status::Idle);
             if span.concerns_databases {
                 self.shared.databases.leave_unvisited();
             }
@@ -183,7 +189,11 @@ impl Session {
             if let Some(job) = span.job {
                 let duration = self.shared.metrics.operation_duration(job.operation());
                 duration.record(span.started.elapsed());
-                self.finished = Some(job);
+                match job {
+                    // What was sent along with it may be answered in the same breath.
+                    Job::Witness => self.finish_job(job),
+                    job => self.finished = Some(job),
+                }
             }
             if !span.own {
                 self.shared.metrics.queries(span.class).increment(1);
@@ -195,7 +205,11 @@ impl Session {
             return;
         }
         let over = self.block.ready(status, begun, writes);
-        self.settle(over);
+        match witness {
+            // The transaction that was asked about is over.
+            Some(witness) if status == Status::Idle => self.settle_witnessed(over, &witness),
+            _ => self.settle(over),
+        }
         if status == Status::Idle {
             self.prepared.end_portals();
         }
@@ -212,17 +226,43 @@ impl Session {
         }
     }
 
-    fn settle_settings(&mut self, settings: &Settings, failed: bool, alone: bool) {
-        match settings {
+    /// What has become of the settings in a span that found the block in one status and left it in another.
+    fn settle_settings(&mut self, span: &Span, before: Status, after: Status) {
+        match &span.settings {
             Settings::Kept => {}
-            Settings::Applied(_) if alone && failed => {}
-            Settings::Applied(action) if alone => match action {
-                SettingsAction::Set(action) => self.context.apply(action),
-                SettingsAction::DiscardAll => self.context.discard_all(),
-                SettingsAction::DiscardTemporary => self.context.discard_temporary(),
-            },
-            // Inside a block it may be undone.
-            Settings::Applied(_) | Settings::Unknown => self.context.forget(),
+            Settings::Unknown => self.context.forget(),
+            Settings::Applied(action) => {
+                if matches!(action, SettingsAction::Set(_) | SettingsAction::DiscardAll) {
+                    // The role may be another one.
+                    self.witness_trust = Trust::Untried;
+                }
+                let alone = before == Status::Idle && after == Status::Idle && span.transaction == Transaction::Kept;
+                let inside = after != Status::Idle
+                    && match span.transaction {
+                        Transaction::Begins { .. } => before == Status::Idle,
+                        Transaction::Kept | Transaction::Changed => before != Status::Idle,
+                        Transaction::Commits | Transaction::RollsBack | Transaction::Ends => false,
+                    };
+                match action {
+                    // One that was refused, or undone along with what failed after it.
+                    _ if span.failed && (alone || inside) => {}
+                    SettingsAction::Set(action) if alone => self.context.apply(action),
+                    SettingsAction::Set(action) if inside => self.context.apply_in_block(action),
+                    SettingsAction::DiscardAll if alone => self.context.discard_all(),
+                    SettingsAction::DiscardTemporary if alone => self.context.discard_temporary(),
+                    SettingsAction::Savepoint if inside => self.context.savepoint(),
+                    SettingsAction::RollbackToSavepoint if inside => self.context.rolled_back_to_savepoint(),
+                    _ => self.context.forget(),
+                }
+            }
+        }
+        if before != Status::Idle && after == Status::Idle {
+            let committed = match span.transaction {
+                Transaction::RollsBack if !span.failed => Some(false),
+                Transaction::Commits if !span.failed => Some(before == Status::InBlock),
+                _ => None,
+            };
+            self.context.end_block(committed);
         }
     }
 

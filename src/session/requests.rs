@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes};
 
 use super::Session;
 use super::cycle::{End, Replay};
-use super::lookup::{Fill, Plan, ReadRequest};
+use super::lookup::{Plan, ReadRequest};
 use super::notes::Judged;
 use super::pipeline::Request;
 use super::prepared::{Portal, Prepared};
@@ -53,7 +53,8 @@ enum Front<'a> {
     Needs(usize),
     /// One message that is relayed.
     Single(Header),
-    Read(Batch<'a>),
+    /// The same, if it is not taken as a whole.
+    Read(Header, Batch<'a>),
 }
 
 impl Session {
@@ -114,7 +115,10 @@ impl Session {
     fn take(&mut self, input: &[u8]) -> Result<Taken, End> {
         match self.front(input)? {
             Front::Needs(bytes) => Ok(Taken::Needs(bytes)),
-            Front::Read(batch) => Ok(self.read_batch(batch)),
+            Front::Read(header, batch) => match self.read_batch(batch) {
+                Some(taken) => Ok(taken),
+                None => self.single(header, input),
+            },
             Front::Single(header) => self.single(header, input),
         }
     }
@@ -133,7 +137,7 @@ impl Session {
         }
         let mut frames = Frames { input, at: 0, needed: 0, limit: self.max_inspect_bytes };
         match self.batch(&mut frames) {
-            Some(batch) => Ok(Front::Read(batch)),
+            Some(batch) => Ok(Front::Read(first, batch)),
             None if frames.needed > 0 => Ok(Front::Needs(frames.needed)),
             None => Ok(Front::Single(first)),
         }
@@ -170,12 +174,12 @@ impl Session {
         Some(Batch { parse, prepared, bind: (body, bind), described, length: frames.at })
     }
 
-    /// A read by the extended protocol.
-    fn read_batch(&mut self, batch: Batch<'_>) -> Taken {
+    /// A read by the extended protocol. `None` if it may write after all, and is relayed message by message.
+    fn read_batch(&mut self, batch: Batch<'_>) -> Option<Taken> {
         let may_wait = !std::mem::take(&mut self.has_waited);
         let Prepared { text, types, statement, .. } = &*batch.prepared;
         let request = ReadRequest { statement, text, types, bind: Some(batch.bind), described: batch.described };
-        match self.plan(&request, may_wait) {
+        let taken = match self.plan(&request, may_wait) {
             Plan::Wait(waiting) => {
                 self.wait_for(waiting);
                 Taken::Waits
@@ -190,6 +194,10 @@ impl Session {
                 Taken::Served(batch.length)
             }
             Plan::Relay(fill) => {
+                let judged = self.judge(statement, types, None);
+                if fill.is_none() && judged.is_opaque() {
+                    return None;
+                }
                 match batch.parse {
                     Some(parse) => {
                         self.prepared.sent(parse.clone());
@@ -202,7 +210,6 @@ impl Session {
                 if batch.described {
                     self.push(Request::Describe);
                 }
-                let judged = self.judge(statement, types, None);
                 let mut span = Box::<Span>::default();
                 span.fill = fill;
                 self.take_note(&mut span, judged, Some(statement));
@@ -210,7 +217,8 @@ impl Session {
                 self.push_span(span, Request::Sync);
                 Taken::Relayed(batch.length)
             }
-        }
+        };
+        Some(taken)
     }
 
     /// Relays one message. Its body is empty here if it is too long to be looked at.
@@ -218,8 +226,16 @@ impl Session {
         let body = input.get(HEADER_BYTES..header.total).filter(|_| header.total <= self.max_inspect_bytes);
         match header.tag {
             frontend::QUERY => return Ok(self.query(header, body)),
-            frontend::PARSE => self.relay_parse(body),
-            frontend::BIND => self.relay_bind(body),
+            frontend::PARSE | frontend::BIND => {
+                let asked = self.commit_alone(input).and_then(|statement| self.ask_before_commit(&statement));
+                match header.tag {
+                    frontend::PARSE => self.relay_parse(body),
+                    _ => self.relay_bind(body),
+                }
+                if let Some(open) = self.open.as_mut().filter(|_| asked.is_some()) {
+                    open.witness = asked;
+                }
+            }
             frontend::DESCRIBE => {
                 self.opened();
                 if let Some(Ok(Describe { kind: Target::Statement, name })) = body.map(Describe::decode) {
@@ -236,7 +252,8 @@ impl Session {
                 self.push(Request::Close);
             }
             frontend::SYNC => {
-                let span = self.open.take().unwrap_or_default();
+                let mut span = self.open.take().unwrap_or_default();
+                self.ask_before_sync(&mut span);
                 self.push_span(span, Request::Sync);
             }
             frontend::FUNCTION_CALL => {
@@ -258,7 +275,8 @@ impl Session {
         let text = body.and_then(|body| Query::decode(body).ok()).map(|query| query.text);
         let Some(text) = text.filter(|_| self.tracking) else {
             let judged = self.judge_opaque();
-            return self.relay_query(header, judged, None, None);
+            let span = self.open.take().unwrap_or_default();
+            return self.relay_query(header, judged, None, span);
         };
         let statement = self.shared.statements.get(text);
         let mut fill = None;
@@ -279,9 +297,30 @@ impl Session {
         } else if uses_prepared_statements(&statement) {
             self.parse_unsent();
         }
+        let asked = self.ask_before_commit(&statement);
         let judged = self.judge(&statement, &[], None);
         self.wish_for_analyses(&statement, text, &[]);
-        self.relay_query(header, judged, Some(&statement), fill)
+        let mut span = self.open.take().unwrap_or_default();
+        (span.fill, span.witness) = (fill, asked);
+        self.relay_query(header, judged, Some(&statement), span)
+    }
+
+    /// The statement of an extended batch that is nothing but a COMMIT, in a block that has written what nobody could tell.
+    fn commit_alone(&self, input: &[u8]) -> Option<Arc<Statement>> {
+        if !self.block.is_opaque() || self.open.is_some() {
+            return None;
+        }
+        let mut frames = Frames { input, at: 0, needed: 0, limit: self.max_inspect_bytes };
+        let parsed = frames.next(frontend::PARSE).map(|body| self.decode_parse(body));
+        let bind = Bind::decode(frames.next(frontend::BIND)?).ok()?;
+        let statement = match parsed {
+            Some(parsed) => parsed.filter(|parsed| parsed.name == bind.statement)?.statement,
+            None => self.prepared.get(bind.statement)?.statement.clone(),
+        };
+        let _ = frames.next(frontend::DESCRIBE);
+        let execute = Execute::decode(frames.next(frontend::EXECUTE)?).ok()?;
+        frames.next(frontend::SYNC).filter(|_| execute.portal == bind.portal)?;
+        Some(statement)
     }
 
     fn relay_query(
@@ -289,10 +328,8 @@ impl Session {
         header: Header,
         judged: Judged,
         statement: Option<&Arc<Statement>>,
-        fill: Option<Box<Fill>>,
+        mut span: Box<Span>,
     ) -> Taken {
-        let mut span = self.open.take().unwrap_or_default();
-        span.fill = fill;
         self.take_note(&mut span, judged, statement);
         // The upstream drops its unnamed statement (exec_simple_query).
         self.prepared.forget(b"");

@@ -7,7 +7,8 @@ use super::block::{Timing, Writes};
 use super::effects::{Effects, Settings, Transaction};
 use super::jobs::Job;
 use super::lookup::Fill;
-use crate::cache::versions::WriteSet;
+use super::witness::Asked;
+use crate::cache::versions::{Marks, WriteSet};
 use crate::catalog::Classified;
 use crate::statement::Statement;
 use crate::telemetry::metrics::Class as QueryClass;
@@ -30,6 +31,10 @@ pub struct Span {
     /// The proxy's own request: what to do with the replies.
     pub job: Option<Job>,
     pub own: bool,
+    /// Where it was asked what it has written.
+    pub witness: Option<Asked>,
+    /// Something in it may commit by itself.
+    pub commits_itself: bool,
     /// Keep newer models waiting until it is answered.
     pub classified: Vec<Classified>,
     /// What is marked for it already, for a pipeline that writes the same again and again.
@@ -57,6 +62,8 @@ impl Default for Span {
             fill: None,
             job: None,
             own: false,
+            witness: None,
+            commits_itself: false,
             classified: Vec::new(),
             covered: Covered { writes: WriteSet::nothing(), doubts_catalog: false, timing: Timing::InsideBlock },
         }
@@ -66,6 +73,11 @@ impl Default for Span {
 impl Span {
     pub fn own(job: Option<Job>) -> Self {
         Self { own: true, job, ..Self::default() }
+    }
+
+    /// Whether everything is marked for it.
+    pub fn is_opaque(&self) -> bool {
+        self.writes.marks.iter().any(Marks::are_of_everything)
     }
 
     /// Whether a request with these effects needs no marks beyond those of the requests before it in this span.
@@ -93,6 +105,7 @@ impl Span {
         self.settings = self.settings.and(&effects.settings);
         self.transaction = self.transaction.and(effects.transaction);
         self.concerns_databases |= effects.concerns_databases;
+        self.commits_itself |= effects.commits_itself;
         if effects.deallocates {
             self.deallocates.extend(statement.cloned());
         }

@@ -15,6 +15,10 @@ use crate::statement::Statement;
 /// Bytes of a statement that are logged.
 const SHOWN_BYTES: usize = 200;
 
+/// `timetz` and its array, `time` and its array (src/include/catalog/pg_type.dat).
+const TIMETZ_OIDS: [u32; 2] = [1266, 1270];
+const TIME_OIDS: [u32; 2] = [1083, 1183];
+
 /// Whether a read is for the cache, why not, and what it depends on.
 #[derive(Debug)]
 pub struct Verdict {
@@ -85,7 +89,16 @@ impl Session {
         if !self.context.is_plain_utf8() {
             return Err(Bypass::Encoding);
         }
-        if request.has_special_time_parameter() || part.facts.context_keyword || part.facts.special_time_literal {
+        // Text becomes a timetz, and a time shifts its zone, by the offset that is in force today.
+        let zoned_time = request
+            .types
+            .iter()
+            .any(|oid| TIMETZ_OIDS.contains(oid) || (part.facts.shifts_zone && TIME_OIDS.contains(oid)));
+        if zoned_time
+            || request.has_special_time_parameter()
+            || part.facts.context_keyword
+            || part.facts.special_time_literal
+        {
             return Err(Bypass::Context);
         }
         let context = self.context.digest().copied().ok_or(Bypass::Settings)?;

@@ -26,6 +26,8 @@ pub struct Facts {
     pub creates_relation: bool,
     /// Every identifier and key word, sorted, each use once.
     pub names: Vec<Name>,
+    /// Every name that stands where a type may: after `::` and AS, before a string, before a parenthesis; sorted, once.
+    pub types: Vec<Box<str>>,
     /// Every operator, sorted, once.
     pub operators: Vec<Box<str>>,
     /// The highest `$n`; 0 for none.
@@ -34,6 +36,12 @@ pub struct Facts {
     pub special_time_literal: bool,
     /// CURRENT_DATE, CURRENT_USER and the like.
     pub context_keyword: bool,
+    /// Names `timetz` or `time with time zone`: text, or a `time`, becomes one by the offset that is in force today.
+    pub zoned_time: bool,
+    /// AT TIME ZONE, AT LOCAL: of a time of day (not of a timestamp) the result depends on the present date.
+    pub shifts_zone: bool,
+    /// May make a `time` by itself: the word `time` other than as part of a longer phrase, `make_time`.
+    pub makes_time: bool,
     pub tablesample: bool,
     /// TEMP, TEMPORARY or a name that starts with `pg_temp`.
     pub temporary: bool,
@@ -50,12 +58,16 @@ impl Facts {
     pub fn of(tokens: &[Token<'_>]) -> Self {
         let mut facts =
             Self { locks_rows: locks_rows(tokens), temporal_casts: casts::temporal_casts(tokens), ..Self::default() };
+        facts.note_times(tokens);
         for (at, token) in tokens.iter().enumerate() {
             let after_dot = at > 0 && tokens[at - 1].is_punctuation(".");
             match token.kind {
                 Kind::Word | Kind::Quoted | Kind::UnicodeQuoted => {
                     let call = tokens.get(at + 1).is_some_and(|next| next.is_punctuation("("));
                     facts.add_identifier(token, call, after_dot);
+                    if call || stands_for_type(tokens, at) {
+                        facts.types.extend(literal::identifier(token).map(Into::into));
+                    }
                 }
                 Kind::Operator => facts.operators.push(String::from_utf8_lossy(token.text).into()),
                 Kind::Parameter => facts.add_parameter(token),
@@ -71,6 +83,8 @@ impl Facts {
         }) && classify::selects_into(tokens);
         facts.names.sort_unstable();
         facts.names.dedup();
+        facts.types.sort_unstable();
+        facts.types.dedup();
         facts.operators.sort_unstable();
         facts.operators.dedup();
         facts
@@ -95,6 +109,33 @@ impl Facts {
         self.names.push(Name { name: name.into(), call, after_dot });
     }
 
+    fn note_times(&mut self, tokens: &[Token<'_>]) {
+        let word = |at: usize, word: &str| tokens.get(at).is_some_and(|token| token.is_word(word));
+        let mut in_phrase = 0;
+        for at in 0..tokens.len() {
+            if word(at, "at") && (word(at + 1, "local") || (word(at + 1, "time") && word(at + 2, "zone"))) {
+                self.shifts_zone = true;
+                in_phrase = at + 3;
+            } else if (word(at, "with") || word(at, "without")) && word(at + 1, "time") && word(at + 2, "zone") {
+                in_phrase = at + 3;
+            }
+            if at < in_phrase || !matches!(tokens[at].kind, Kind::Word | Kind::Quoted | Kind::UnicodeQuoted) {
+                continue;
+            }
+            match literal::identifier(&tokens[at]).as_deref() {
+                Some("timetz") => self.zoned_time = true,
+                Some("time") => {
+                    let precision = tokens.get(at + 1).is_some_and(|next| next.is_punctuation("("));
+                    let after = at + if precision { 4 } else { 1 };
+                    self.zoned_time |= word(after, "with") && word(after + 1, "time");
+                    self.makes_time = true;
+                }
+                Some("make_time") => self.makes_time = true,
+                _ => {}
+            }
+        }
+    }
+
     fn add_parameter(&mut self, token: &Token<'_>) {
         let number = std::str::from_utf8(&token.text[1..]).ok().and_then(|digits| digits.parse::<u16>().ok());
         match number {
@@ -108,8 +149,23 @@ impl Facts {
         let boxed = |text: &str| text.len() + 32;
         self.names.iter().map(|name| boxed(&name.name)).sum::<usize>()
             + self.operators.iter().map(|operator| boxed(operator)).sum::<usize>()
+            + self.types.iter().map(|name| boxed(name)).sum::<usize>()
             + self.temporal_casts.len() * 64
     }
+}
+
+/// Whether the last name of a path, at `at`, may be a type's.
+fn stands_for_type(tokens: &[Token<'_>], at: usize) -> bool {
+    if tokens.get(at + 1).is_some_and(|next| next.kind.is_text_literal()) {
+        return true;
+    }
+    let mut first = at;
+    while first >= 2 && tokens[first - 1].is_punctuation(".") {
+        first -= 2;
+    }
+    first
+        .checked_sub(1)
+        .is_some_and(|before| tokens[before].is_punctuation("::") || tokens[before].is_any_word(&["as", "setof"]))
 }
 
 /// Words that stand for something about the session or the clock without being called.

@@ -156,6 +156,73 @@ async fn a_set_that_is_rolled_back_never_was() {
     assert_ne!(client.text("SELECT z FROM t").await, utc);
 }
 
+const TWO_SCHEMAS: &str = "CREATE SCHEMA one; CREATE TABLE one.t (s text); INSERT INTO one.t VALUES ('one');
+    CREATE SCHEMA two; CREATE TABLE two.t (s text); INSERT INTO two.t VALUES ('two');
+    DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = one', current_database()); END $$";
+
+fn row(value: &str) -> TextRows {
+    vec![vec![Some(value.into())]]
+}
+
+/// The server does not report search_path: what has become of it is told by the statements alone.
+#[tokio::test]
+async fn a_setting_that_nobody_reports_follows_its_block() {
+    let stage = Stage::setup(TWO_SCHEMAS).await;
+    let (client, other) = (stage.client().await, stage.client().await);
+    other.run("SET search_path = two").await;
+    assert_eq!(stage.cached(&client, "SELECT s FROM t").await, row("one"));
+    assert_eq!(stage.cached(&other, "SELECT s FROM t").await, row("two"));
+    let expect = async |after: &[&str], value: &str| {
+        client.run("DISCARD ALL").await;
+        for statement in after {
+            // Some of them fail, which is part of it.
+            let _ = client.batch_execute(statement).await;
+        }
+        for _ in 0..3 {
+            assert_eq!(client.text("SELECT s FROM t").await, row(value), "{after:?}");
+        }
+        let _ = client.batch_execute("ROLLBACK").await;
+    };
+    expect(&["BEGIN; SET search_path = two; ROLLBACK"], "one").await;
+    expect(&["BEGIN; SET search_path = two; COMMIT"], "two").await;
+    expect(&["SET search_path = two; SELECT 1/0"], "one").await;
+    expect(&["SET search_path = two; COMMIT; SELECT 1/0"], "two").await;
+    expect(&["BEGIN; SET search_path = two"], "two").await;
+    expect(&["BEGIN", "SET search_path = two"], "two").await;
+    expect(&["BEGIN", "SET search_path = two", "ROLLBACK"], "one").await;
+    expect(&["BEGIN", "SET search_path = two", "COMMIT"], "two").await;
+    expect(&["BEGIN", "SET search_path = two", "SELECT 1/0", "COMMIT"], "one").await;
+    expect(&["BEGIN", "SET LOCAL search_path = two"], "two").await;
+    expect(&["BEGIN", "SET LOCAL search_path = two", "COMMIT"], "one").await;
+    expect(&["BEGIN", "SET search_path = two", "SET LOCAL search_path = one", "COMMIT"], "two").await;
+    expect(&["BEGIN", "SET search_path = two", "RESET search_path", "COMMIT"], "one").await;
+    expect(&["BEGIN", "SET search_path = two", "SAVEPOINT s", "ROLLBACK TO s"], "two").await;
+    expect(&["BEGIN", "SAVEPOINT s", "SET search_path = two", "ROLLBACK TO s"], "one").await;
+    expect(&["BEGIN", "SAVEPOINT s", "SET search_path = two", "ROLLBACK TO s", "COMMIT"], "one").await;
+    expect(&["BEGIN", "SAVEPOINT s", "SET search_path = two", "RELEASE s", "COMMIT"], "two").await;
+    expect(&["BEGIN", "SAVEPOINT s; SET search_path = two; ROLLBACK TO s", "COMMIT"], "one").await;
+    expect(&["BEGIN", "SAVEPOINT s", "SET search_path = two", "SELECT 1/0", "ROLLBACK TO s", "COMMIT"], "one").await;
+    expect(&["BEGIN", "SET search_path = two", "ROLLBACK AND CHAIN", "COMMIT"], "one").await;
+    expect(&["BEGIN", "SET search_path = two; COMMIT; BEGIN", "ROLLBACK"], "two").await;
+}
+
+#[tokio::test]
+async fn a_block_with_settings_of_its_own_uses_the_cache() {
+    let stage = Stage::setup(TWO_SCHEMAS).await;
+    let client = stage.client().await;
+    assert_eq!(stage.cached(&client, "SELECT s FROM t").await, row("one"));
+    // By now the proxy knows with what settings such sessions begin.
+    let other = stage.client().await;
+    other.run("SET search_path = two").await;
+    assert_eq!(stage.cached(&other, "SELECT s FROM t").await, row("two"));
+    client.run("BEGIN").await;
+    client.run("SET LOCAL search_path = two").await;
+    let read = async || client.text("SELECT s FROM t").await;
+    assert_eq!(stage.until_hit("in the block", read).await, row("two"));
+    client.run("COMMIT").await;
+    assert_eq!(stage.until_hit("after it", read).await, row("one"));
+}
+
 #[tokio::test]
 async fn reset_and_discard_all_go_back() {
     let stage = Stage::setup(TIMES).await;

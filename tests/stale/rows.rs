@@ -14,7 +14,7 @@ const BY_ID: &str = "SELECT * FROM t WHERE id = 1";
 
 /// What becomes of a cached read when somebody writes.
 #[derive(Debug, PartialEq, Eq)]
-enum Fate {
+pub enum Fate {
     Survives,
     Dies,
 }
@@ -34,7 +34,7 @@ async fn check(setup: &str, read: &str, writes: &[(Fate, &str)]) {
     }
 }
 
-async fn expect<T>(stage: &Stage, fate: &Fate, read: &str, write: &str, run: impl AsyncFnOnce() -> T) -> T {
+pub async fn expect<T>(stage: &Stage, fate: &Fate, read: &str, write: &str, run: impl AsyncFnOnce() -> T) -> T {
     let before = stage.proxy.hits().await;
     let answer = run().await;
     let hit = stage.proxy.hits().await > before;

@@ -36,6 +36,16 @@ impl Counter {
     pub(super) fn bump_and_unmark(&self) {
         self.0.fetch_add(ONE_VERSION - 1, Ordering::SeqCst);
     }
+
+    /// Takes a mark away as if it had never been there: what it stood for did not happen.
+    pub(super) fn unmark(&self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Something happened that was covered by a mark elsewhere.
+    pub(super) fn bump(&self) {
+        self.0.fetch_add(ONE_VERSION, Ordering::SeqCst);
+    }
 }
 
 /// Counters that values of columns are spread over. Two values on one stripe share their invalidations, which costs hits

@@ -68,6 +68,12 @@ impl Table {
         followed
     }
 
+    /// Any row may have changed.
+    pub(super) fn bump(&self) {
+        self.any.bump();
+        self.for_each_column(|column| column.unknown.bump());
+    }
+
     pub(super) fn striped(&self, stripe: Stripe) -> CounterRef {
         CounterRef::Striped(self.stripes.clone(), stripe)
     }

@@ -248,3 +248,50 @@ fn no_interleaving_of_a_fill_and_writes_serves_a_stale_value() {
     assert_eq!(schedules, 36 * 11_550);
     assert!(served > 0, "some schedules must be hits, or the test shows nothing");
 }
+
+#[test]
+fn a_narrowed_write_spares_what_it_has_not_touched() {
+    let versions = Versions::default();
+    let seen = |oid| (read(&versions, oid).expect("quiet"), read_value(&versions, oid, "a").expect("quiet"));
+    let (one, two) = (seen(1), seen(2));
+    let marks = versions.mark(&WriteSet::Everything);
+    assert!(!one.0.hold() && !two.0.hold() && read(&versions, 2).is_none(), "until it is over");
+    marks.settle_narrowed(&[versions.table(TableOid(1))]);
+    assert!(!one.0.hold() && !one.1.hold());
+    assert!(two.0.hold() && two.1.hold());
+    versions.mark(&write(&versions, 2)).settle_narrowed(&[]);
+    assert!(!two.0.hold(), "what was not of everything is settled as ever");
+}
+
+/// All interleavings of one read, an opaque write of its table that is narrowed, and one of another table.
+#[test]
+fn no_interleaving_with_narrowed_writes_serves_a_stale_value() {
+    let mut served = 0;
+    for pinned in [true, false] {
+        every_schedule(&[3, 3, 3], &mut |schedule| {
+            let versions = Versions::new(Arc::new(Stripes::new(64)));
+            let (mut steps, mut marks) = ([0; 3], [None, None]);
+            let (mut value, mut seen, mut stored) = (0, None, 0);
+            for actor in schedule.iter().copied().chain([0]) {
+                match (actor, steps[actor]) {
+                    (0, 0) if pinned => seen = read_value(&versions, 1, "a"),
+                    (0, 0) => seen = read(&versions, 1),
+                    (0, 1) => stored = value,
+                    (0, _) if seen.as_ref().is_some_and(Dependencies::hold) => {
+                        assert_eq!(stored, value, "{schedule:?}, pinned: {pinned}");
+                        served += 1;
+                    }
+                    (0, _) => {}
+                    (writer, 0) => marks[writer - 1] = Some(versions.mark(&WriteSet::Everything)),
+                    (writer, 1) => value += i32::from(writer == 1),
+                    (writer, _) => {
+                        let marks = marks[writer - 1].take().expect("marked before");
+                        marks.settle_narrowed(&[versions.table(TableOid(writer as u32))]);
+                    }
+                }
+                steps[actor] += 1;
+            }
+        });
+    }
+    assert!(served > 0, "some schedules must be hits, or the test shows nothing");
+}

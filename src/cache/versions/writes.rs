@@ -122,6 +122,7 @@ impl WriteSet {
             Self::Everything => {
                 everything.mark();
                 counters.push(CounterRef::Own(everything.clone()));
+                return Marks { counters, everything: true };
             }
             Self::Tables(tables) => {
                 for write in tables {
@@ -130,7 +131,7 @@ impl WriteSet {
                 }
             }
         }
-        Marks { counters }
+        Marks { counters, everything: false }
     }
 }
 
@@ -140,6 +141,8 @@ impl WriteSet {
 #[must_use = "marks stay set until they are settled"]
 pub struct Marks {
     counters: Vec<CounterRef>,
+    /// They are of `activity` and of everything.
+    everything: bool,
 }
 
 impl Marks {
@@ -148,6 +151,23 @@ impl Marks {
         // `activity` was marked first and goes last; `any` of a table outlives the marks of its columns.
         for counter in self.counters.iter().rev() {
             counter.bump_and_unmark();
+        }
+    }
+
+    pub fn are_of_everything(&self) -> bool {
+        self.everything
+    }
+
+    /// As [`settle`](Self::settle), where everything was marked and it is known by now that only `tables` were written: these
+    /// are bumped while the mark still covers them, and what rests on others is valid again.
+    pub fn settle_narrowed(self, tables: &[Arc<Table>]) {
+        match self.counters.as_slice() {
+            [activity, everything] if self.everything => {
+                tables.iter().for_each(|table| table.bump());
+                everything.unmark();
+                activity.bump_and_unmark();
+            }
+            _ => self.settle(),
         }
     }
 }

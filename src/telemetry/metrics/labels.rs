@@ -82,6 +82,8 @@ label! {
     Scope {
         Table = "table",
         Everything = "everything",
+        /// Everything, which the upstream's locks have narrowed to some tables.
+        Witnessed = "witnessed",
     }
 }
 
@@ -91,6 +93,7 @@ label! {
         Connect = "connect",
         Analyse = "analyse",
         Resync = "resync",
+        Witness = "witness",
         CatalogRefresh = "catalog_refresh",
     }
 }

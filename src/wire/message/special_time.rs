@@ -16,7 +16,14 @@ pub fn contains_special_time_word(text: &[u8]) -> bool {
 }
 
 fn has_word(text: &[u8]) -> bool {
-    text.split(|byte| !byte.is_ascii_alphabetic()).any(|run| WORDS.iter().any(|word| run.eq_ignore_ascii_case(word)))
+    let is_word = |run: &[u8]| WORDS.iter().any(|word| run.eq_ignore_ascii_case(word));
+    let mut start = 0_usize;
+    text.split(|byte| !byte.is_ascii_alphabetic()).any(|run| {
+        // In binary format an element stands behind its length, whose last bytes may look like letters. Text has no NUL.
+        let behind_length = text[start.saturating_sub(3)..start].contains(&0);
+        start += run.len() + 1;
+        is_word(run) || (behind_length && (1..=3).any(|length| run.get(length..).is_some_and(is_word)))
+    })
 }
 
 #[cfg(test)]
@@ -30,6 +37,8 @@ mod tests {
         {
             assert!(contains_special_time_word(text.as_bytes()), "{text}");
         }
+        let element = [b"\0\0\0anow", &[b' '; 94][..]].concat();
+        assert!(contains_special_time_word(&element) && contains_special_time_word(b"\0Aaatoday"));
         for text in ["", "snow", "know-how", "nowhere", "2020-01-01", "to day", "todaytomorrow"] {
             assert!(!contains_special_time_word(text.as_bytes()), "{text}");
         }

@@ -1,0 +1,65 @@
+//! The catalogue's fingerprint: a text that changes with everything that the model rests on.
+
+use tokio_postgres::{Error, GenericClient};
+
+/// Catalogues whose rows decide what the model says, with the rows that count. Every update of a row changes its `xmin`, except
+/// in-place updates by VACUUM and ANALYZE, which change nothing that matters here.
+pub const FINGERPRINTED: &[(&str, &str)] = &[
+    ("pg_class", "relpersistence <> 't'"),
+    (
+        "pg_attribute",
+        "attrelid >= 16384 AND EXISTS (SELECT FROM pg_class c WHERE c.oid = attrelid AND c.relpersistence <> 't' AND c.relkind <> 'i')",
+    ),
+    ("pg_attrdef", "EXISTS (SELECT FROM pg_class c WHERE c.oid = adrelid AND c.relpersistence <> 't')"),
+    // Rights can be taken from PostgreSQL's own too.
+    ("pg_proc", "oid >= 16384 OR proacl IS NOT NULL"),
+    ("pg_operator", "oid >= 16384"),
+    ("pg_cast", "oid >= 16384"),
+    ("pg_opclass", "oid >= 16384"),
+    ("pg_amproc", "oid >= 16384"),
+    ("pg_type", "oid >= 16384 AND typtype <> 'c' AND typcategory <> 'A'"),
+    ("pg_enum", "true"),
+    ("pg_namespace", "nspname !~ '^pg_(toast_)?temp_'"),
+    (
+        "pg_rewrite",
+        "oid >= 16384 AND EXISTS (SELECT FROM pg_class c WHERE c.oid = ev_class AND c.relpersistence <> 't')",
+    ),
+    ("pg_trigger", "EXISTS (SELECT FROM pg_class c WHERE c.oid = tgrelid AND c.relpersistence <> 't')"),
+    (
+        "pg_constraint",
+        "conrelid = 0 OR EXISTS (SELECT FROM pg_class c WHERE c.oid = conrelid AND c.relpersistence <> 't')",
+    ),
+    ("pg_policy", "true"),
+    ("pg_inherits", "EXISTS (SELECT FROM pg_class c WHERE c.oid = inhrelid AND c.relpersistence <> 't')"),
+    ("pg_collation", "oid >= 16384"),
+    ("pg_ts_config", "oid >= 16384"),
+    ("pg_ts_config_map", "mapcfg >= 16384"),
+    ("pg_ts_dict", "oid >= 16384"),
+    ("pg_extension", "true"),
+    ("pg_auth_members", "true"),
+    ("pg_db_role_setting", "true"),
+    ("pg_seclabel", "true"),
+    ("pg_shseclabel", "true"),
+];
+
+/// A text that changes whenever the catalogue or the server's configuration has changed, or the server was restarted.
+pub(super) async fn fingerprint(client: &impl GenericClient) -> Result<String, Error> {
+    let mut parts: Vec<String> = FINGERPRINTED
+        .iter()
+        .map(|(catalog, filter)| {
+            format!(
+                "(SELECT count(*) || ':' || coalesce(sum(hashtextextended(xmin::text || ctid::text, 0)::numeric), 0) \
+                 FROM pg_catalog.{catalog} WHERE {filter})"
+            )
+        })
+        .collect();
+    parts.push(
+        "(SELECT md5(string_agg(concat_ws(',', oid, rolname, rolsuper, rolinherit, rolbypassrls, rolconfig), ';' ORDER BY oid)) \
+         FROM pg_catalog.pg_roles)"
+            .into(),
+    );
+    parts.push("pg_conf_load_time()".into());
+    parts.push("pg_postmaster_start_time()".into());
+    let row = client.query_one(&format!("SELECT concat_ws('/', {})", parts.join(", ")), &[]).await?;
+    row.try_get(0)
+}
