@@ -1,6 +1,8 @@
 //! The caches that are compared, behind one trait: the store with each of its strategies, quick_cache, and a plain LRU.
 
+use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -108,11 +110,19 @@ impl quick_cache::Weighter<u32, usize> for BySize {
     }
 }
 
-struct Quick(quick_cache::sync::Cache<u32, usize, BySize>);
+/// With a hash that is not random: every run gives the same figures.
+struct Quick(quick_cache::sync::Cache<u32, usize, BySize, BuildHasherDefault<DefaultHasher>>);
 
 impl Quick {
     fn new(budget: usize) -> Self {
-        Self(quick_cache::sync::Cache::with_weighter(budget / 2000, budget as u64, BySize))
+        let (entries, hash) = (budget / 2000, BuildHasherDefault::default());
+        Self(quick_cache::sync::Cache::with(
+            entries,
+            budget as u64,
+            BySize,
+            hash,
+            quick_cache::sync::DefaultLifecycle::default(),
+        ))
     }
 }
 
