@@ -1,6 +1,5 @@
 //! A recorded result: the frames of one successful read, as they came from the upstream.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,8 +10,11 @@ use crate::wire::frame::backend;
 /// Milliseconds since the cache was made.
 pub type Millis = u64;
 
-/// Bytes that an entry costs besides its frames: its own struct, its slot and its place in the map.
-pub const ENTRY_OVERHEAD: usize = size_of::<Entry>() + 16 + 2 * size_of::<super::key::CacheKey>() + 48;
+/// Bytes that an allocation of `bytes` takes: the allocator of the C library rounds it and its own header up to 16.
+pub fn allocated(bytes: usize) -> usize {
+    const HEADER: usize = 8;
+    if bytes == 0 { 0 } else { (bytes + HEADER).next_multiple_of(16).max(32) }
+}
 
 #[derive(Debug)]
 pub struct Entry {
@@ -25,8 +27,6 @@ pub struct Entry {
     expires: Millis,
     /// Upstream time that a hit saves.
     cost: Duration,
-    last_used: AtomicU64,
-    uses: AtomicU32,
 }
 
 impl Entry {
@@ -46,8 +46,6 @@ impl Entry {
             filled: now,
             expires: now.saturating_add(ttl.as_millis() as u64),
             cost,
-            last_used: AtomicU64::new(now),
-            uses: AtomicU32::new(1),
         })
     }
 
@@ -80,6 +78,11 @@ impl Entry {
         now >= self.expires
     }
 
+    /// When it expires, whether it is used or not.
+    pub fn expires(&self) -> Millis {
+        self.expires
+    }
+
     /// Whether an entry that has not expired is younger than `ttl`.
     pub fn is_younger(&self, ttl: Duration, now: impl FnOnce() -> Millis) -> bool {
         let ttl = ttl.as_millis() as u64;
@@ -90,26 +93,17 @@ impl Entry {
         self.dependencies.hold()
     }
 
-    /// Notes a hit.
-    pub fn touch(&self, now: Millis) {
-        self.last_used.store(now, Ordering::Relaxed);
-        self.uses.fetch_add(1, Ordering::Relaxed);
-    }
-
+    /// What it takes of the heap, as the allocator counts: itself behind the two counters of its `Arc`, its frames, the
+    /// counter that they get when they are first shared, and its dependencies.
     pub fn bytes(&self) -> usize {
-        self.frames.len() + self.dependencies.bytes() + ENTRY_OVERHEAD
+        const ARC_COUNTERS: usize = 2 * size_of::<usize>();
+        const SHARED_FRAMES: usize = 3 * size_of::<usize>();
+        let own = allocated(ARC_COUNTERS + size_of::<Self>()) + allocated(SHARED_FRAMES);
+        own + allocated(self.frames.len()) + allocated(self.dependencies.bytes())
     }
 
     pub fn cost(&self) -> Duration {
         self.cost
-    }
-
-    pub fn last_used(&self) -> Millis {
-        self.last_used.load(Ordering::Relaxed)
-    }
-
-    pub fn uses(&self) -> u32 {
-        self.uses.load(Ordering::Relaxed)
     }
 }
 

@@ -1,24 +1,27 @@
 //! The byte-budgeted store and its eviction.
 //!
-//! **Invariant.** `bytes` and `entries` are the sums over all shards, and after an insert both are within their bounds. A
-//! lookup returns only entries that are valid and not expired at the time of the lookup.
+//! **Invariant.** `bytes` and `entries` are the sums over all shards, the shards' own tables included, and after an insert
+//! both are within their bounds. A lookup returns only entries that are valid and not expired at the time of the lookup.
 //!
-//! One sampled mechanism serves four strategies: of a few entries picked at random the one with the lowest score goes.
-//! Sampling needs no list to be kept in order on a hit, so a hit writes two relaxed atomics and takes one short lock.
+//! One sampled mechanism serves four strategies: of a few entries picked at random, and the one that came last, that with
+//! the lowest score goes. Sampling needs no list to be kept in order on a hit, so a hit takes one short lock.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicUsize, Ordering};
+mod ghosts;
+mod score;
+mod shard;
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use self::shard::Shard;
 use super::entry::{Entry, Millis};
 use super::key::CacheKey;
 use crate::config::EvictionStrategy;
 
-const SHARDS: usize = 64;
-/// Entries compared for one eviction; Redis found 5 to 10 close to the exact policy.
-const SAMPLE: usize = 8;
+/// Shards at most; a small store has fewer, so that each holds enough entries to choose from.
+const MOST_SHARDS: usize = 64;
+const BYTES_A_SHARD: usize = 256 << 10;
 
 pub struct Store {
     shards: Box<[Mutex<Shard>]>,
@@ -26,8 +29,16 @@ pub struct Store {
     entries: AtomicUsize,
     max_bytes: usize,
     max_entries: usize,
-    strategy: EvictionStrategy,
-    born: Instant,
+    clock: Clock,
+}
+
+/// Where the store has the time from.
+#[derive(Debug, Clone)]
+pub enum Clock {
+    /// Real time since a moment.
+    Since(Instant),
+    /// Whatever somebody sets: tests and simulations.
+    Manual(Arc<AtomicU64>),
 }
 
 /// Why an entry left.
@@ -47,56 +58,50 @@ pub enum Lookup {
     Absent,
 }
 
-#[derive(Default)]
-struct Shard {
-    places: HashMap<CacheKey, usize, BuildHasherDefault<KeyPrefix>>,
-    slots: Vec<(CacheKey, Arc<Entry>)>,
-}
-
-/// A cache key is uniformly distributed already; its first bytes are hash enough.
-#[derive(Default)]
-struct KeyPrefix(u64);
-
-impl Hasher for KeyPrefix {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(prefix) = bytes.first_chunk::<8>() {
-            self.0 ^= u64::from_ne_bytes(*prefix);
+impl Clock {
+    pub fn now(&self) -> Millis {
+        match self {
+            Self::Since(moment) => moment.elapsed().as_millis() as Millis,
+            Self::Manual(time) => time.load(Ordering::Relaxed),
         }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 
 impl Store {
     /// `max_bytes` and `max_entries` bound the whole store.
     pub fn new(max_bytes: usize, max_entries: usize, strategy: EvictionStrategy) -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self::with_clock(max_bytes, max_entries, strategy, Clock::Since(Instant::now()))
+    }
+
+    pub fn with_clock(max_bytes: usize, max_entries: usize, strategy: EvictionStrategy, clock: Clock) -> Self {
+        let count = (max_bytes / BYTES_A_SHARD).clamp(1, MOST_SHARDS) as u64;
+        let shards = (0..count).map(|seed| Mutex::new(Shard::new(strategy, seed))).collect();
         let (bytes, entries) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { shards, bytes, entries, max_bytes, max_entries, strategy, born: Instant::now() }
+        Self { shards, bytes, entries, max_bytes, max_entries, clock }
     }
 
     pub fn now(&self) -> Millis {
-        self.born.elapsed().as_millis() as Millis
+        self.clock.now()
     }
 
     /// A valid entry for `key`, if there is one. An expired or invalid one is dropped.
     pub fn get(&self, key: &CacheKey) -> Lookup {
-        let mut shard = self.shard(key);
-        let Some(&place) = shard.places.get(key) else { return Lookup::Absent };
-        let entry = shard.slots[place].1.clone();
         let now = self.now();
+        let mut shard = self.shard(key);
+        let Some(place) = shard.look_up(key) else { return Lookup::Absent };
+        let entry = shard.entry(place);
         let reason = if entry.expired(now) {
             Eviction::Expired
         } else if !entry.valid() {
             Eviction::Invalid
         } else {
-            drop(shard);
-            entry.touch(now);
+            let entry = entry.clone();
+            shard.touch(place);
             return Lookup::Hit(entry);
         };
-        self.remove(&mut shard, place);
+        let gone = self.remove(&mut shard, place);
+        drop(shard);
+        drop(gone);
         Lookup::Gone(reason)
     }
 
@@ -106,20 +111,29 @@ impl Store {
         if bytes > self.max_bytes || self.max_entries == 0 {
             return 0;
         }
-        {
-            let mut shard = self.shard(&key);
-            if let Some(&place) = shard.places.get(&key) {
-                self.remove(&mut shard, place);
-            }
-            let place = shard.slots.len();
-            shard.slots.push((key, Arc::new(entry)));
-            shard.places.insert(key, place);
-            self.bytes.fetch_add(bytes, Ordering::Relaxed);
-            self.entries.fetch_add(1, Ordering::Relaxed);
-        }
-        self.shrink(&key)
+        let now = self.now();
+        let entry = Arc::new(entry);
+        let mut shard = self.shard(&key);
+        let replaced = shard.place(&key).map(|place| self.remove(&mut shard, place));
+        // The first victim is of the newcomer's own shard, under the same lock: there the newcomer before this one is on
+        // trial, so that what is read but once does not crowd out what is read often.
+        let victim = if self.bytes() + bytes > self.max_bytes || self.entries() + 1 > self.max_entries {
+            shard.worst(&key, now).map(|place| self.remove(&mut shard, place))
+        } else {
+            None
+        };
+        self.accounted(&mut shard, |shard| shard.push(key, entry));
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.entries.fetch_add(1, Ordering::Relaxed);
+        let start = shard.random(self.shards.len());
+        drop(shard);
+        // Freeing takes longer than all the rest: not under the lock.
+        let evicted = usize::from(victim.is_some());
+        drop((replaced, victim));
+        evicted + self.shrink(&key, start, now)
     }
 
+    /// Bytes that the entries and their tables take, as the allocator counts.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -128,19 +142,22 @@ impl Store {
         self.entries.load(Ordering::Relaxed)
     }
 
-    /// Evicts until the store is within its bounds; never the entry that has just come in, unless it is alone.
-    fn shrink(&self, newcomer: &CacheKey) -> usize {
+    /// Evicts until the store is within its bounds; the entry that has just come in goes only when it is alone.
+    fn shrink(&self, newcomer: &CacheKey, mut start: usize, now: Millis) -> usize {
         let mut evicted = 0;
         while self.bytes() > self.max_bytes || self.entries() > self.max_entries {
             // Shards fill evenly (the key is a hash), so one of them, with its neighbours while it is empty, is sample enough.
-            let start = rand::random_range(0..SHARDS);
-            let gone = (0..SHARDS).any(|offset| {
-                let mut shard = lock(&self.shards[(start + offset) % SHARDS]);
-                let Some(place) = self.worst(&shard, newcomer) else { return false };
-                self.remove(&mut shard, place);
-                true
+            let victim = (0..self.shards.len()).find_map(|offset| {
+                let mut shard = lock(&self.shards[(start + offset) % self.shards.len()]);
+                let place = shard.worst(newcomer, now)?;
+                start = shard.random(self.shards.len());
+                Some(self.remove(&mut shard, place))
             });
-            if !gone {
+            if victim.is_none() {
+                let mut shard = self.shard(newcomer);
+                let alone = shard.place(newcomer).map(|place| self.remove(&mut shard, place));
+                drop(shard);
+                drop(alone);
                 return evicted;
             }
             evicted += 1;
@@ -148,56 +165,34 @@ impl Store {
         evicted
     }
 
-    fn worst(&self, shard: &Shard, newcomer: &CacheKey) -> Option<usize> {
-        if shard.slots.is_empty() {
-            return None;
-        }
-        let now = self.now();
-        let sample = (0..SAMPLE).map(|_| rand::random_range(0..shard.slots.len()));
-        sample
-            .filter(|&place| shard.slots[place].0 != *newcomer)
-            .map(|place| (place, score(self.strategy, &shard.slots[place].1, now)))
-            .min_by(|a, b| a.1.total_cmp(&b.1))
-            .map(|(place, _)| place)
-    }
-
-    fn remove(&self, shard: &mut Shard, place: usize) {
-        let (key, entry) = shard.slots.swap_remove(place);
-        shard.places.remove(&key);
-        if let Some((moved, _)) = shard.slots.get(place) {
-            shard.places.insert(*moved, place);
-        }
+    fn remove(&self, shard: &mut Shard, place: usize) -> Arc<Entry> {
+        let entry = self.accounted(shard, |shard| shard.remove(place));
         self.bytes.fetch_sub(entry.bytes(), Ordering::Relaxed);
         self.entries.fetch_sub(1, Ordering::Relaxed);
+        entry
+    }
+
+    /// Takes note of what an act does to the size of the shard's tables.
+    fn accounted<T>(&self, shard: &mut Shard, act: impl FnOnce(&mut Shard) -> T) -> T {
+        let before = shard.table_bytes();
+        let result = act(shard);
+        let after = shard.table_bytes();
+        if after > before {
+            self.bytes.fetch_add(after - before, Ordering::Relaxed);
+        } else if after < before {
+            self.bytes.fetch_sub(before - after, Ordering::Relaxed);
+        }
+        result
     }
 
     fn shard(&self, key: &CacheKey) -> MutexGuard<'_, Shard> {
         // The map inside the shard uses the first bytes.
-        lock(&self.shards[key.0[31] as usize % SHARDS])
+        lock(&self.shards[key.0[31] as usize % self.shards.len()])
     }
 }
 
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// How much an entry is worth keeping; the lowest goes first. An entry past its use goes before any other.
-fn score(strategy: EvictionStrategy, entry: &Entry, now: Millis) -> f64 {
-    if entry.expired(now) || !entry.valid() {
-        return f64::NEG_INFINITY;
-    }
-    let idle = (now.saturating_sub(entry.last_used()) + 1) as f64;
-    let size = entry.bytes() as f64;
-    let uses = f64::from(entry.uses());
-    match strategy {
-        EvictionStrategy::Lru => -idle,
-        // Equal counts fall back to recency.
-        EvictionStrategy::Lfu => uses - idle / 1e15,
-        EvictionStrategy::LruWithSize => -idle * size,
-        // Upstream time saved per byte and per time since the last use: GreedyDual-Size-Frequency (Cherkasova, 1998) with
-        // the clock replaced by idle time.
-        EvictionStrategy::TimeAwareLru => uses * (entry.cost().as_secs_f64() + 1e-6) / (size * idle),
-    }
 }
 
 #[cfg(test)]

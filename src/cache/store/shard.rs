@@ -1,0 +1,188 @@
+//! One shard of the store: its entries, what is known of their use, and what was known of those that left.
+//!
+//! **Invariant.** `places` maps each key in `slots` to its place there and holds nothing else; the youngest entry that has not
+//! been moved by a removal is in the last slot.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use super::ghosts::Ghosts;
+use super::score::{Use, score};
+use crate::cache::entry::{Entry, Millis, allocated};
+use crate::cache::key::CacheKey;
+use crate::config::EvictionStrategy;
+
+/// Entries compared for one eviction, besides the youngest.
+const SAMPLE: usize = 16;
+/// Tables of fewer places are not worth shrinking.
+const SMALL: usize = 64;
+
+/// Aligned so that two threads at neighbouring shards do not share a cache line.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(super) struct Shard {
+    places: HashMap<CacheKey, u32, BuildHasherDefault<KeyPrefix>>,
+    slots: Vec<Slot>,
+    ghosts: Ghosts,
+    strategy: EvictionStrategy,
+    /// Counts the lookups: the clock of recency and frequency, which so mean the same at every load.
+    clock: u64,
+    random: Random,
+}
+
+/// What a comparison of entries needs stands here, so that the entry itself need not be fetched.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub key: CacheKey,
+    pub entry: Arc<Entry>,
+    expires: Millis,
+    usage: Use,
+}
+
+/// A cache key is uniformly distributed already; its first bytes are hash enough.
+#[derive(Debug, Default)]
+struct KeyPrefix(u64);
+
+impl Hasher for KeyPrefix {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(prefix) = bytes.first_chunk::<8>() {
+            self.0 ^= u64::from_ne_bytes(*prefix);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+impl Slot {
+    pub fn frequency(&self) -> f32 {
+        self.usage.trace().frequency
+    }
+}
+
+impl Shard {
+    pub fn new(strategy: EvictionStrategy, seed: u64) -> Self {
+        let (places, slots, ghosts) = (HashMap::default(), Vec::new(), Ghosts::default());
+        Self { places, slots, ghosts, strategy, clock: 0, random: Random(seed) }
+    }
+
+    /// Where `key` is. Ticks the clock.
+    pub fn look_up(&mut self, key: &CacheKey) -> Option<usize> {
+        self.clock += 1;
+        self.place(key)
+    }
+
+    pub fn place(&self, key: &CacheKey) -> Option<usize> {
+        self.places.get(key).map(|place| *place as usize)
+    }
+
+    pub fn entry(&self, place: usize) -> &Arc<Entry> {
+        &self.slots[place].entry
+    }
+
+    /// Notes a hit.
+    pub fn touch(&mut self, place: usize) {
+        let life = self.half_life();
+        self.slots[place].usage.touch(self.clock, life);
+    }
+
+    /// Puts a key in that is not there.
+    pub fn push(&mut self, key: CacheKey, entry: Arc<Entry>) {
+        let mut usage = Use::new(&entry, self.clock);
+        if self.strategy == EvictionStrategy::TimeAwareLru {
+            usage.remember(self.ghosts.recall(&key), self.half_life());
+        }
+        self.places.insert(key, self.slots.len() as u32);
+        self.slots.push(Slot { key, expires: entry.expires(), entry, usage });
+        if self.strategy == EvictionStrategy::TimeAwareLru {
+            self.ghosts.keep_pace(self.slots.capacity());
+        }
+    }
+
+    pub fn remove(&mut self, place: usize) -> Arc<Entry> {
+        let slot = self.slots.swap_remove(place);
+        self.places.remove(&slot.key);
+        if let Some(moved) = self.slots.get(place) {
+            self.places.insert(moved.key, place as u32);
+        }
+        if self.strategy == EvictionStrategy::TimeAwareLru {
+            self.ghosts.put(&slot.key, slot.usage.trace());
+        }
+        if self.slots.capacity() > SMALL && self.slots.len() < self.slots.capacity() / 4 {
+            self.slots.shrink_to(self.slots.len() * 2);
+            self.places.shrink_to(self.slots.len() * 2);
+            self.ghosts.keep_pace(self.slots.capacity());
+        }
+        slot.entry
+    }
+
+    /// The place of the entry that is worth least, of a few and the youngest; never that of `spared`.
+    pub fn worst(&mut self, spared: &CacheKey, now: Millis) -> Option<usize> {
+        let last = self.slots.len().checked_sub(1)?;
+        let mut worst = None;
+        let mut least = f64::INFINITY;
+        for pick in 0..=SAMPLE {
+            let place = if pick == 0 { last } else { self.random.below(self.slots.len()) };
+            let slot = &self.slots[place];
+            if slot.key == *spared {
+                continue;
+            }
+            // An entry past its use goes before any other.
+            if now >= slot.expires || !slot.entry.valid() {
+                return Some(place);
+            }
+            let score = score(self.strategy, &slot.usage, self.clock, self.half_life());
+            if worst.is_none() || score < least {
+                (worst, least) = (Some(place), score);
+            }
+        }
+        worst
+    }
+
+    /// A number that decides nothing but what is sampled.
+    pub fn random(&mut self, below: usize) -> usize {
+        self.random.below(below)
+    }
+
+    /// What the tables take, as the allocator sees it.
+    pub fn table_bytes(&self) -> usize {
+        // The standard map keeps a power of two of buckets, an eighth of them free, and a byte for each and 16 more.
+        let buckets = match self.places.capacity() {
+            0 => 0,
+            capacity @ 1..8 => (capacity + 1).next_power_of_two(),
+            capacity => (capacity * 8 / 7).next_power_of_two(),
+        };
+        let map = if buckets == 0 { 0 } else { allocated(buckets * (size_of::<(CacheKey, u32)>() + 1) + 16) };
+        map + allocated(self.slots.capacity() * size_of::<Slot>()) + self.ghosts.bytes()
+    }
+
+    /// Lookups after which an unused entry's frequency counts half.
+    fn half_life(&self) -> f32 {
+        const LIVES: usize = 10;
+        (self.slots.len().max(8) * LIVES) as f32
+    }
+
+    #[cfg(test)]
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood, 2014): a few instructions, where the quality of the numbers decides nothing but a sample.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^= mixed >> 31;
+        // The upper half of the product is spread evenly enough.
+        ((u128::from(mixed) * bound as u128) >> 64) as usize
+    }
+}
