@@ -123,7 +123,11 @@ fn accounted_bytes_are_real_bytes() {
                 let real = TAKEN.load(Ordering::Relaxed) - before;
                 let accounted = store.bytes();
                 let error = real as f64 / accounted as f64 - 1.0;
-                println!("{strategy:?}, {name}: {} entries, {accounted} bytes accounted, {real} real: {:+.1} %", store.entries(), error * 100.0);
+                println!(
+                    "{strategy:?}, {name}: {} entries, {accounted} bytes accounted, {real} real: {:+.1} %",
+                    store.entries(),
+                    error * 100.0
+                );
                 assert!(error.abs() < 0.1, "{strategy:?}, {name}: {accounted} bytes accounted, {real} real");
                 assert!(real < BUDGET + BUDGET / 10);
             }

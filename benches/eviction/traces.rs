@@ -105,7 +105,14 @@ struct Ranks(Vec<f64>);
 impl Ranks {
     fn new(count: usize, skew: f64) -> Self {
         let mut sum = 0.0;
-        Self((1..=count).map(|rank| { sum += (rank as f64).powf(-skew); sum }).collect())
+        Self(
+            (1..=count)
+                .map(|rank| {
+                    sum += (rank as f64).powf(-skew);
+                    sum
+                })
+                .collect(),
+        )
     }
 
     fn draw(&self, random: &mut impl Rng) -> usize {
