@@ -9,6 +9,7 @@
 //! catalog     what the upstream told us: relations, functions, dangerous names; refreshed on DDL
 //! statement   what a SQL text is: class, names, normal form; memoised
 //! upstream    connections, pools, authentication to the upstream, cancel
+//! guard       retry with backoff, circuit breaker
 //! wire        frames, message codecs, streams, error responses
 //! telemetry   metric names and handles, logs, health
 //! config      the typed config, its file, its defaults, its validation
@@ -17,6 +18,7 @@
 pub mod cache;
 pub mod catalog;
 pub mod config;
+pub mod guard;
 pub mod server;
 pub mod session;
 pub mod statement;

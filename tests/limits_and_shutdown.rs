@@ -8,6 +8,7 @@ mod operation {
     mod authentication;
     mod check;
     mod ending;
+    mod guard;
     mod health;
     mod limits;
     mod tls;

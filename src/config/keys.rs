@@ -89,6 +89,7 @@ impl Key {
                 _ => None,
             },
             Value::Array(_) => Some(text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect()),
+            Value::Number(number) if number.is_f64() => text.trim().parse::<f64>().ok().map(Value::from),
             _ => text.trim().parse::<i64>().ok().map(Value::from),
         };
         let value = read.unwrap_or_else(|| text.into());
@@ -96,7 +97,7 @@ impl Key {
         Ok(value)
     }
 
-    /// Whether a value has the type of this key. Every number of the configuration counts something.
+    /// Whether a value has the type of this key. Every number of the configuration counts something, or is a factor.
     pub fn check(&self, value: &Value) -> Result<(), String> {
         let fits = match &self.value {
             Value::String(_) => value.is_string(),
@@ -105,6 +106,7 @@ impl Key {
                 value.as_array().is_some_and(|items| items.iter().all(Value::is_object))
             }
             Value::Array(_) => value.as_array().is_some_and(|items| items.iter().all(Value::is_string)),
+            Value::Number(number) if number.is_f64() => value.is_number(),
             _ => value.is_u64(),
         };
         if fits {
@@ -115,6 +117,7 @@ impl Key {
             Value::Bool(_) => "true or false",
             Value::Array(_) if self.is_tables() => "a list of tables",
             Value::Array(_) => "a list of strings",
+            Value::Number(number) if number.is_f64() => "a number",
             _ if value.is_i64() => "an integer of 0 or more",
             _ => "an integer",
         };

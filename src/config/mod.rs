@@ -18,6 +18,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::guard::{CircuitBreakerConfig, RetryConfig};
+
 /// The whole configuration. Every field has a default, so an empty file is a valid one.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -26,6 +28,8 @@ pub struct Config {
     pub tls: ClientTls,
     pub upstream: Upstream,
     pub pool: Pool,
+    pub retry: RetryConfig,
+    pub breaker: CircuitBreakerConfig,
     pub auth: Auth,
     pub cache: Cache,
     pub catalog: Catalog,

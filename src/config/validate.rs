@@ -8,10 +8,14 @@ use std::path::Path;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::{Auth, AuthMode, Cache, CacheRule, Catalog, ClientTls, Config, Log, Pool, Server, TlsMode, Upstream};
+use super::{
+    Auth, AuthMode, Cache, CacheRule, Catalog, CircuitBreakerConfig, ClientTls, Config, Log, Pool, RetryConfig, Server,
+    TlsMode, Upstream,
+};
 
 /// A longer wait than this is a slip of the pen.
 const YEAR_SECS: u64 = 365 * 24 * 3600;
+const YEAR_MS: u64 = YEAR_SECS * 1000;
 
 /// The longest path that a Unix socket may have (`sun_path` less its NUL).
 const SOCKET_PATH_BYTES: usize = 107;
@@ -33,6 +37,7 @@ pub(super) fn violations(config: &Config) -> Vec<Violation> {
     rules.tls(&config.tls);
     rules.upstream(&config.upstream);
     rules.pool(&config.pool);
+    rules.guard(&config.retry, &config.breaker);
     rules.auth(&config.auth);
     rules.cache(&config.cache);
     rules.catalog(&config.catalog);
@@ -154,6 +159,19 @@ impl Rules {
             let keys = &["pool.max_idle", "pool.max_upstream_connections"];
             self.broken(keys, "pool.max_idle must not be greater than pool.max_upstream_connections");
         }
+    }
+
+    fn guard(&mut self, retry: &RetryConfig, breaker: &CircuitBreakerConfig) {
+        self.range(&["retry.max_attempts"], retry.max_attempts, 1..=100);
+        self.range(&["retry.initial_delay_ms"], retry.initial_delay_ms, 0..=YEAR_MS);
+        self.range(&["retry.max_delay_ms"], retry.max_delay_ms, 0..=YEAR_MS);
+        if !(1.0..=100.0).contains(&retry.multiplier) {
+            self.broken(&["retry.multiplier"], "must be from 1 to 100");
+        }
+        self.range(&["breaker.failure_threshold"], breaker.failure_threshold, 1..=1_000_000);
+        self.range(&["breaker.timeout_ms"], breaker.timeout_ms, 1..=YEAR_MS);
+        self.range(&["breaker.success_threshold"], breaker.success_threshold, 1..=1_000_000);
+        self.range(&["breaker.window_ms"], breaker.window_ms, 1..=YEAR_MS);
     }
 
     fn auth(&mut self, auth: &Auth) {

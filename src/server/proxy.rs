@@ -15,11 +15,12 @@ use crate::cache::rules::Rules;
 use crate::cache::store::Store;
 use crate::catalog::Databases;
 use crate::config::Config;
+use crate::guard::CircuitBreaker;
 use crate::session::auth::UserSource;
 use crate::session::{self, ControlPlane, Seats, Shared};
 use crate::statement::Statements;
 use crate::telemetry::health::{Component, Status};
-use crate::telemetry::metrics::{Side, State};
+use crate::telemetry::metrics::{Metrics, Side, State};
 use crate::upstream::open::{self, Target};
 use crate::upstream::pool::Pool;
 use crate::wire::stream::Stream;
@@ -45,7 +46,8 @@ impl Proxy {
             server.health.register("catalog"),
             server.metrics.clone(),
         );
-        tokio::spawn(probe(target.clone(), server.health.register("upstream")));
+        let breaker = Arc::new(breaker(config, server.metrics.clone()));
+        tokio::spawn(probe(target.clone(), breaker.clone(), server.health.register("upstream")));
         let shared = Arc::new(Shared {
             metrics: server.metrics.clone(),
             statements: Statements::new(),
@@ -72,6 +74,7 @@ impl Proxy {
             rules: ArcSwap::from_pointee(Rules::new(&config.cache)),
             config: current,
             target,
+            breaker,
         });
         tokio::spawn(measure(shared.clone()));
         Ok(Arc::new(Self { shared }))
@@ -108,11 +111,22 @@ impl Sessions for Proxy {
     }
 }
 
+/// A circuit breaker whose changes are logged and counted.
+fn breaker(config: &Config, metrics: Arc<Metrics>) -> CircuitBreaker {
+    CircuitBreaker::with_listener(config.breaker.clone(), move |state| {
+        tracing::warn!(state = state.label(), "the circuit breaker of the upstream has changed its state");
+        metrics.breaker_state_changes(state).increment(1);
+    })
+}
+
 /// Keeps the health of the upstream up to date: whether a connection can be opened.
-async fn probe(target: Arc<Target>, health: Arc<Component>) {
+async fn probe(target: Arc<Target>, breaker: Arc<CircuitBreaker>, health: Arc<Component>) {
     loop {
         match open::open(&target).await {
-            Ok(_) => health.set(Status::Healthy, "accepts connections"),
+            Ok(_) => {
+                breaker.seen_alive();
+                health.set(Status::Healthy, "accepts connections")
+            }
             Err(error) => health.set(Status::Unhealthy, error.to_string()),
         };
         tokio::time::sleep(PROBE).await;

@@ -9,6 +9,10 @@ use crate::telemetry::log::LogHandle;
 ///
 /// `cache.enabled` is among them because writes must be followed by all sessions or by none.
 const NEEDS_RESTART: &[&str] = &[
+    "breaker.failure_threshold",
+    "breaker.success_threshold",
+    "breaker.timeout_ms",
+    "breaker.window_ms",
     "cache.enabled",
     "cache.eviction_strategy",
     "cache.max_entries",
@@ -70,6 +74,10 @@ mod tests {
     #[test]
     fn the_keys_that_need_a_restart_exist() {
         let mut other = Config::default();
+        other.breaker.failure_threshold = 7;
+        other.breaker.success_threshold = 7;
+        other.breaker.timeout_ms = 7;
+        other.breaker.window_ms = 7;
         other.cache.enabled = false;
         other.cache.eviction_strategy = EvictionStrategy::Lru;
         other.cache.max_entries = 7;

@@ -60,6 +60,7 @@ use crate::cache::store::Store;
 use crate::cache::versions::WriteSet;
 use crate::catalog::{Databases, Visit};
 use crate::config::Config;
+use crate::guard::CircuitBreaker;
 use crate::statement::Statements;
 use crate::telemetry::metrics::{Metrics, Side as SideLabel, State};
 use crate::upstream::login::Connection;
@@ -84,6 +85,8 @@ pub struct Shared {
     pub seats: Seats,
     pub pool: Pool,
     pub target: Arc<Target>,
+    /// Guards the opening of connections to it.
+    pub breaker: Arc<CircuitBreaker>,
     pub tls: Option<ClientTlsAcceptor>,
     pub users: UserSource,
     pub control: Arc<ControlPlane>,

@@ -3,6 +3,7 @@
 //! The client gets what its own backend said: parameters, notices, process id. Only the cancel key is ours.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,9 @@ use super::negotiate::{NegotiateError, negotiate};
 use super::{Ready, Session, SessionState, Shared};
 use crate::catalog::watch;
 use crate::config::AuthMode;
+use crate::guard::{BreakerError, retry_with_backoff};
 use crate::telemetry::metrics::{ErrorKind, Operation, Side as SideLabel, State};
+use crate::upstream::connect::{ConnectError, refused};
 use crate::upstream::login::{Connection, RelayError, login, relay};
 use crate::upstream::open;
 use crate::upstream::pool::{Permit, PoolKey};
@@ -115,9 +118,13 @@ type LoggedIn = (Stream, Connection, Permit, Option<PoolKey>);
 impl Login<'_> {
     /// The upstream authenticates the client itself, on a connection of the client's own.
     async fn relayed(&self, mut stream: Stream) -> Result<LoggedIn, Refusal> {
-        let (upstream, permit) = match self.open().await {
-            Ok(opened) => opened,
+        let permit = match self.permit().await {
+            Ok(permit) => permit,
             Err(error) => return Err(Refusal::Told(stream, error)),
+        };
+        let upstream = match self.guarded(|| async { Ok(open::open(&self.shared.target).await?) }).await {
+            Ok(upstream) => upstream,
+            Err(error) => return self.refuse(stream, error).await,
         };
         match relay(&mut stream, upstream, &self.startup.raw).await {
             Ok(connection) => Ok((stream, connection, permit, None)),
@@ -157,39 +164,69 @@ impl Login<'_> {
         if let Some((connection, permit)) = self.shared.pool.take(&key) {
             return Ok((stream, connection, permit, Some(key)));
         }
-        let (upstream, permit) = match self.open().await {
-            Ok(opened) => opened,
+        let permit = match self.permit().await {
+            Ok(permit) => permit,
             Err(error) => return Err(Refusal::Told(stream, error)),
         };
-        match login(upstream, self.startup.protocol, &self.startup.parameters, &credentials.secret).await {
+        let connect = || async {
+            let upstream = open::open(&self.shared.target).await?;
+            Ok(login(upstream, self.startup.protocol, &self.startup.parameters, &credentials.secret).await?)
+        };
+        match self.guarded(connect).await {
             Ok(connection) => Ok((stream, connection, permit, Some(key))),
-            Err(error) => {
+            Err(error) => self.refuse(stream, error).await,
+        }
+    }
+
+    /// The right to an upstream connection, when it is this client's turn.
+    async fn permit(&self) -> Result<Permit, ErrorResponse> {
+        self.shared.pool.acquire(self.wait).await.map_err(|full| full.to_error_response())
+    }
+
+    /// Connects, more than once if need be, and not at all while the circuit breaker is open.
+    async fn guarded<T, F: Future<Output = Result<T, ConnectError>>>(
+        &self,
+        connect: impl Fn() -> F,
+    ) -> Result<T, BreakerError<ConnectError>> {
+        let Shared { breaker, metrics, config, .. } = &**self.shared;
+        let attempts = AtomicU32::new(0);
+        let attempt = || async {
+            let started = Instant::now();
+            let connected = connect().await;
+            metrics.operation_duration(Operation::Connect).record(started.elapsed());
+            if attempts.fetch_add(1, Ordering::Relaxed) > 0 {
+                metrics.retry_attempts(connected.is_ok()).increment(1);
+            }
+            connected
+        };
+        retry_with_backoff(&config.load().retry, || breaker.call(attempt())).await
+    }
+
+    /// Tells the client why it has no connection: in the upstream's own words, if it has said any.
+    async fn refuse<T>(&self, mut stream: Stream, error: BreakerError<ConnectError>) -> Result<T, Refusal> {
+        let error = match refused(error) {
+            Ok(error) => error,
+            Err(response) => {
+                self.count_error(ErrorKind::Limit);
+                return Err(Refusal::Told(stream, response));
+            }
+        };
+        match error {
+            ConnectError::Open(error) => {
+                self.count_error(ErrorKind::Io);
+                info!(%error, "no connection to the upstream");
+                Err(Refusal::Told(stream, error.to_error_response()))
+            }
+            ConnectError::Login(error) => {
                 self.count_error(ErrorKind::Server);
                 match error.into_frame() {
                     Ok(frame) => {
-                        // The upstream's own words.
                         let _ = stream.write_all(&frame).await;
                         let _ = stream.shutdown().await;
                         Err(Refusal::Silent)
                     }
                     Err(error) => Err(Refusal::Told(stream, error)),
                 }
-            }
-        }
-    }
-
-    /// A stream to the upstream, when it is this client's turn.
-    async fn open(&self) -> Result<(Stream, Permit), ErrorResponse> {
-        let permit = self.shared.pool.acquire(self.wait).await.map_err(|full| full.to_error_response())?;
-        let started = Instant::now();
-        let opened = open::open(&self.shared.target).await;
-        self.shared.metrics.operation_duration(Operation::Connect).record(started.elapsed());
-        match opened {
-            Ok(stream) => Ok((stream, permit)),
-            Err(error) => {
-                self.count_error(ErrorKind::Io);
-                info!(%error, "no connection to the upstream");
-                Err(error.to_error_response())
             }
         }
     }

@@ -8,6 +8,7 @@ use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::histogram::DurationHistogram;
+use crate::guard::State as BreakerState;
 pub use labels::{Access, BYPASS_REASONS, Class, ErrorKind, Eviction, Operation, Path, Scope, Side, State};
 
 /// The proxy's metrics. Clone-free: share it by `Arc`.
@@ -22,6 +23,8 @@ pub struct Metrics {
     cache_invalidations: [Counter; Scope::ALL.len()],
     operation_errors: [[Counter; ErrorKind::ALL.len()]; Operation::ALL.len()],
     operation_duration: [DurationHistogram; Operation::ALL.len()],
+    retry_attempts: [Counter; 2],
+    breaker_state_changes: [Counter; BreakerState::ALL.len()],
     /// Bytes held by cached results.
     pub cache_bytes: Gauge,
     /// Results in the cache.
@@ -57,6 +60,14 @@ impl Metrics {
                 })
             }),
             operation_duration: Default::default(),
+            retry_attempts: ["false", "true"].map(|success| {
+                let labels = [("operation", Operation::Connect.label()), ("success", success)];
+                names.counter("heliosdb_retry_attempts_total", &labels)
+            }),
+            breaker_state_changes: BreakerState::ALL.map(|state| {
+                let labels = [("service", "upstream"), ("state", state.label())];
+                names.counter("heliosdb_circuit_breaker_state_changes_total", &labels)
+            }),
             cache_bytes: names.gauge("heliosdb_cache_bytes", &[]),
             cache_entries: names.gauge("heliosdb_cache_entries", &[]),
         }
@@ -97,6 +108,15 @@ impl Metrics {
 
     pub fn operation_duration(&self, operation: Operation) -> &DurationHistogram {
         &self.operation_duration[operation as usize]
+    }
+
+    /// Attempts to connect beyond the first.
+    pub fn retry_attempts(&self, success: bool) -> &Counter {
+        &self.retry_attempts[usize::from(success)]
+    }
+
+    pub fn breaker_state_changes(&self, state: BreakerState) -> &Counter {
+        &self.breaker_state_changes[state as usize]
     }
 
     /// Everything in Prometheus's text format.
@@ -164,6 +184,11 @@ impl Names<'_> {
         counter("heliosdb_cache_invalidations_total", "Invalidations by writes, by how much each of them took");
         gauge("heliosdb_cache_bytes", Unit::Bytes, "Bytes held by cached results");
         gauge("heliosdb_cache_entries", Unit::Count, "Results in the cache");
+        counter("heliosdb_retry_attempts_total", "Attempts beyond the first, by operation and outcome");
+        counter(
+            "heliosdb_circuit_breaker_state_changes_total",
+            "Changes of the circuit breaker's state, by the new one",
+        );
         counter("heliosdb_operation_errors_total", "Failures of the proxy's own work upstream, by operation and kind");
     }
 }

@@ -67,6 +67,10 @@ fn numbers_stay_in_their_ranges() {
     assert_eq!(broken_by(|config| config.upstream.connect_timeout_secs = 0), ["upstream.connect_timeout_secs"]);
     assert_eq!(broken_by(|config| config.pool.wait_timeout_secs = 0), ["pool.wait_timeout_secs"]);
     assert_eq!(broken_by(|config| config.pool.max_idle = 1001), ["pool.max_idle"]);
+    assert_eq!(broken_by(|config| config.retry.max_attempts = 0), ["retry.max_attempts"]);
+    assert_eq!(broken_by(|config| config.retry.multiplier = 0.5), ["retry.multiplier"]);
+    assert_eq!(broken_by(|config| config.retry.multiplier = f64::NAN), ["retry.multiplier"]);
+    assert_eq!(broken_by(|config| config.breaker.window_ms = 0), ["breaker.window_ms"]);
     assert_eq!(broken_by(|config| config.cache.max_entry_bytes = (1 << 30) + 1), ["cache.max_entry_bytes"]);
     assert_eq!(broken_by(|config| config.cache.default_ttl_secs = 0), ["cache.default_ttl_secs"]);
     assert_eq!(broken_by(|config| config.catalog.lock_timeout_ms = 0), ["catalog.lock_timeout_ms"]);

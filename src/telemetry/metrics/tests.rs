@@ -20,6 +20,8 @@ fn every_series_is_there_from_the_start_under_its_name() {
         r#"heliosdb_cache_bypass_total{reason="in_flight"}"#,
         r#"heliosdb_cache_evictions_total{reason="ttl"}"#,
         r#"heliosdb_cache_invalidations_total{scope="everything"}"#,
+        r#"heliosdb_retry_attempts_total{operation="connect",success="true"}"#,
+        r#"heliosdb_circuit_breaker_state_changes_total{service="upstream",state="half_open"}"#,
         "heliosdb_cache_bytes",
         "heliosdb_cache_entries",
         r#"heliosdb_operation_errors_total{operation="connect",kind="timeout"}"#,
@@ -34,8 +36,8 @@ fn every_metric_has_help_and_type() {
     let metrics = Metrics::new();
     let text = metrics.render();
     let count = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
-    assert_eq!(count("# TYPE heliosdb_"), 11, "{text}");
-    assert_eq!(count("# HELP heliosdb_"), 11, "{text}");
+    assert_eq!(count("# TYPE heliosdb_"), 13, "{text}");
+    assert_eq!(count("# HELP heliosdb_"), 13, "{text}");
 }
 
 #[test]
