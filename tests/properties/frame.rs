@@ -25,7 +25,7 @@ pub fn arrive_in_any_pieces(bytes: &[u8]) {
             }
             Err(error) => {
                 assert_eq!(error, FrameError::Length { tag: rest[0], length });
-                assert!(length < 4 || length > MAX_LENGTH);
+                assert!(!(4..=MAX_LENGTH).contains(&length));
                 return;
             }
             Ok(None) => return,
