@@ -19,10 +19,10 @@ use crate::wire::stream::Stream;
 /// Free space that a read is given at least.
 const READ_BYTES: usize = 16 * 1024;
 
-/// One side of the session.
-#[derive(Debug)]
+/// One side of the session: what has been read from a stream and what is to be written to it. It does not own the stream, since
+/// the upstream's may change.
+#[derive(Debug, Default)]
 pub struct Side {
-    pub stream: Stream,
     /// Read and not yet dealt with.
     pub input: BytesMut,
     /// To be written.
@@ -54,42 +54,42 @@ pub enum End {
 }
 
 impl Side {
-    pub fn new(stream: Stream, input: BytesMut) -> Self {
-        Self { stream, input, output: BytesMut::new(), unflushed: false, closed: false, held: false }
+    pub fn with_input(input: BytesMut) -> Self {
+        Self { input, ..Self::default() }
     }
 
     /// Reads once. `Ready(0)` is the end of the stream.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_read(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.input.capacity() - self.input.len() < READ_BYTES / 4 {
             self.input.reserve(READ_BYTES);
         }
-        pin!(self.stream.read_buf(&mut self.input)).poll(cx)
+        pin!(stream.read_buf(&mut self.input)).poll(cx)
     }
 
     /// Writes as much as the socket takes. Ready when everything is written.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_write(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.output.is_empty() {
-            match std::pin::Pin::new(&mut self.stream).poll_write(cx, &self.output) {
+            match std::pin::Pin::new(&mut *stream).poll_write(cx, &self.output) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => {
                     self.output.advance(written);
-                    self.unflushed = self.stream.is_tls();
+                    self.unflushed = stream.is_tls();
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
             }
         }
         if self.unflushed {
-            ready!(std::pin::Pin::new(&mut self.stream).poll_flush(cx))?;
+            ready!(std::pin::Pin::new(stream).poll_flush(cx))?;
             self.unflushed = false;
         }
         Poll::Ready(Ok(()))
     }
 
     /// Writes everything that is left.
-    pub async fn flush(&mut self) -> io::Result<()> {
-        self.stream.write_all_buf(&mut self.output).await?;
-        self.stream.flush().await
+    pub async fn flush(&mut self, stream: &mut Stream) -> io::Result<()> {
+        stream.write_all_buf(&mut self.output).await?;
+        stream.flush().await
     }
 }
 
@@ -181,7 +181,8 @@ impl Session {
     }
 
     fn write_upstream(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        if let Poll::Ready(Err(_)) = self.upstream.poll_write(cx) {
+        let Some(backend) = &mut self.backend else { return Ok(()) };
+        if let Poll::Ready(Err(_)) = self.upstream.poll_write(&mut backend.stream, cx) {
             // It may have said why before it closed: what can be read still is, then the read side ends the session.
             self.upstream.output.clear();
         }
@@ -189,7 +190,7 @@ impl Session {
     }
 
     fn write_client(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        match self.client.poll_write(cx) {
+        match self.client.poll_write(&mut self.client_stream, cx) {
             Poll::Ready(Err(_)) => Err(End::Client),
             _ => Ok(()),
         }
@@ -205,7 +206,8 @@ impl Session {
         if self.upstream.held {
             return Ok(false);
         }
-        match self.upstream.poll_read(cx) {
+        let Some(backend) = &mut self.backend else { return Ok(false) };
+        match self.upstream.poll_read(&mut backend.stream, cx) {
             Poll::Ready(Ok(bytes)) if bytes > 0 => Ok(true),
             Poll::Ready(_) => {
                 self.upstream.closed = true;
@@ -223,7 +225,7 @@ impl Session {
         if self.client.held {
             return Ok(false);
         }
-        match self.client.poll_read(cx) {
+        match self.client.poll_read(&mut self.client_stream, cx) {
             Poll::Ready(Ok(bytes)) if bytes > 0 => Ok(true),
             Poll::Ready(_) => {
                 self.client.closed = true;

@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -63,9 +63,11 @@ use crate::config::Config;
 use crate::guard::CircuitBreaker;
 use crate::statement::Statements;
 use crate::telemetry::metrics::{Metrics, Side as SideLabel, State};
+use crate::upstream::backend::Backend;
 use crate::upstream::login::Connection;
 use crate::upstream::open::{self, Target};
 use crate::upstream::pool::{Permit, Pool, PoolKey};
+use crate::wire::stream::Stream;
 use crate::wire::tls::ClientTlsAcceptor;
 
 /// How long a client that is told goodbye has to take it.
@@ -143,16 +145,16 @@ struct SessionState {
     caching: bool,
 }
 
-/// One client that is logged in, and its upstream connection.
+/// One client that is logged in, and its upstream connection while it has one.
 struct Session {
     shared: Arc<Shared>,
     control: Arc<Control>,
     visit: Visit,
+    client_stream: Stream,
     client: Side,
+    /// The upstream connection, while this session has one.
+    backend: Option<Box<Backend>>,
     upstream: Side,
-    /// The upstream backend's process id.
-    pid: i32,
-    secret: Bytes,
 
     pipeline: Pipeline<Option<Arc<Prepared>>, Box<Span>>,
     block: Block,
@@ -162,7 +164,6 @@ struct Session {
     /// The extended batch that has been relayed in part and not ended by a Sync.
     open: Option<Box<Span>>,
 
-    permit: Permit,
     /// Under what the upstream connection may be used again.
     key: Option<PoolKey>,
     cancels: Vec<JoinHandle<()>>,
@@ -214,27 +215,28 @@ impl Session {
         shared: Arc<Shared>,
         control: Arc<Control>,
         visit: Visit,
+        client_stream: Stream,
         client: Side,
         connection: Connection,
         permit: Permit,
         key: Option<PoolKey>,
         state: SessionState,
     ) -> Self {
+        let (backend, input) = Backend::new(connection, permit);
         let config = shared.config.load_full();
         Self {
             control,
             visit,
+            client_stream,
             client,
-            upstream: Side::new(connection.stream, connection.buffer),
-            pid: connection.pid,
-            secret: connection.secret,
+            backend: Some(Box::new(backend)),
+            upstream: Side::with_input(input),
             pipeline: Pipeline::default(),
             block: Block::default(),
             context: state.context,
             prepared: PreparedStatements::default(),
             known: KnownAnalyses::default(),
             open: None,
-            permit,
             key,
             cancels: Vec::new(),
             tracking: state.tracking,
@@ -271,10 +273,10 @@ impl Session {
             End::Told(error) => {
                 error.encode(&mut self.client.output);
                 // A client that does not take it loses it.
-                let _ = tokio::time::timeout(FAREWELL, self.client.flush()).await;
+                let _ = tokio::time::timeout(FAREWELL, self.client.flush(&mut self.client_stream)).await;
             }
             End::Upstream => {
-                let _ = tokio::time::timeout(FAREWELL, self.client.flush()).await;
+                let _ = tokio::time::timeout(FAREWELL, self.client.flush(&mut self.client_stream)).await;
             }
             End::Client => {}
         }
@@ -300,7 +302,9 @@ impl Session {
     /// Cancels what the upstream does for this client. Whoever asked waits until the signal has been sent.
     fn send_cancel(&mut self) {
         let askers = self.control.take_cancels();
-        let (target, pid, secret) = (self.shared.target.clone(), self.pid, self.secret.clone());
+        // Without a connection nothing runs.
+        let Some(backend) = &self.backend else { return };
+        let (target, pid, secret) = (self.shared.target.clone(), backend.pid, backend.secret.clone());
         self.cancels.retain(|cancel| !cancel.is_finished());
         self.cancels.push(tokio::spawn(async move {
             if let Err(error) = open::cancel(&target, pid, &secret).await {
@@ -316,9 +320,7 @@ impl Session {
         metrics.connections(SideLabel::Client, State::Active).decrement(1.0);
         metrics.connections(SideLabel::Upstream, State::Active).decrement(1.0);
         let clean = by_client && self.is_clean();
-        let Self {
-            pipeline, block, visit, pid, open, lost, mut upstream, cancels, shared, permit, key, secret, ..
-        } = self;
+        let Self { pipeline, block, visit, backend, open, lost, mut upstream, cancels, shared, key, .. } = self;
         let mut writes = block.abandon();
         writes.merge(lost);
         for span in pipeline.into_spans().chain(open) {
@@ -330,9 +332,11 @@ impl Session {
                     .merge(Writes { marks: vec![database.versions.mark(&WriteSet::Everything)], doubts_catalog: true });
             }
         }
+        // What is in flight is on a connection.
+        let Some(mut backend) = backend else { return };
         if !writes.marks.is_empty() {
             let orphan = Orphan { marks: writes.marks, doubts_catalog: writes.doubts_catalog };
-            visit.database().limbo.add(BackendPid(pid), orphan);
+            visit.database().limbo.add(BackendPid(backend.pid), orphan);
             visit.database().limbo_has_grown();
         }
         if !clean {
@@ -344,19 +348,16 @@ impl Session {
         }
         let reusable = shared.config.load().pool.max_idle > 0;
         if let Some(key) = key.filter(|_| reusable) {
-            let connection = Connection {
-                stream: upstream.stream,
-                buffer: upstream.input,
-                parameters: Vec::new(),
-                pid,
-                secret,
-                notices: Vec::new(),
-            };
-            shared.pool.give_back(connection, key, permit).await;
+            shared.pool.give_back(*backend, key).await;
             return;
         }
         upstream.output.extend_from_slice(&[crate::wire::frame::frontend::TERMINATE, 0, 0, 0, 4]);
-        let _ = tokio::time::timeout(FAREWELL, upstream.flush()).await;
+        let _ = tokio::time::timeout(FAREWELL, upstream.flush(&mut backend.stream)).await;
+    }
+
+    /// The process id of the backend that it has now.
+    fn pid(&self) -> Option<i32> {
+        self.backend.as_ref().map(|backend| backend.pid)
     }
 
     /// Nothing is outstanding and no transaction is open.

@@ -294,7 +294,7 @@ impl Session {
             return;
         }
         self.tracking = false;
-        tracing::warn!(pid = self.pid, "unexpected reply of the server: this session bypasses the cache");
+        tracing::warn!(pid = self.pid(), "unexpected reply of the server: this session bypasses the cache");
         let marks = self.visit.database().versions.mark(&crate::cache::versions::WriteSet::Everything);
         let lost = Writes { marks: vec![marks], doubts_catalog: true };
         self.lost.merge(lost);

@@ -257,7 +257,7 @@ async fn welcome(
     }
 
     let mut context = Context::new(startup.database(), startup.user());
-    let mut client = Side::new(stream, BytesMut::new());
+    let mut client = Side::default();
     for (name, value) in &connection.parameters {
         context.report(name, value);
         startup::put_parameter_status(&mut client.output, name, value);
@@ -282,6 +282,6 @@ async fn welcome(
     shared.metrics.connections(SideLabel::Client, State::Active).increment(1.0);
     shared.metrics.connections(SideLabel::Upstream, State::Active).increment(1.0);
     let state = SessionState { context, start_digest, tracking, caching: tracking && !startup.is_replication() };
-    let session = Session::new(shared.clone(), control, visit, client, connection, permit, key, state);
+    let session = Session::new(shared.clone(), control, visit, stream, client, connection, permit, key, state);
     Ready { session, registration }
 }

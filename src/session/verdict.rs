@@ -63,7 +63,7 @@ impl Session {
         let verdict = Verdict { outcome, analysis };
         if tracing::enabled!(tracing::Level::DEBUG) {
             let shown = &request.text[..request.text.len().min(SHOWN_BYTES)];
-            tracing::debug!(pid = self.pid, statement = %String::from_utf8_lossy(shown), %verdict, "considered");
+            tracing::debug!(pid = self.pid(), statement = %String::from_utf8_lossy(shown), %verdict, "considered");
         }
         verdict
     }

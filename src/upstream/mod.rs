@@ -1,6 +1,7 @@
 //! The PostgreSQL server behind the proxy: how connections to it are opened, logged in, limited and kept, and how what runs on
 //! them is cancelled.
 
+pub mod backend;
 pub mod connect;
 pub mod login;
 pub mod open;

@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::backend::Backend;
 use super::login::{Connection, UpstreamSecret};
 use crate::wire::error::{ErrorResponse, sqlstate};
 use crate::wire::frame::{self, HEADER_BYTES, backend};
@@ -126,7 +127,8 @@ impl Pool {
     }
 
     /// Takes back a connection on which nothing is outstanding. It is cleaned and kept, or closed.
-    pub async fn give_back(&self, mut connection: Connection, key: PoolKey, permit: Permit) {
+    pub async fn give_back(&self, backend: Backend, key: PoolKey) {
+        let (mut connection, permit) = backend.into_parts();
         if timeout(CLEANING, clean(&mut connection)).await.is_ok_and(|cleaned| cleaned.is_some()) {
             let since = Instant::now();
             self.idle().push_back(Idle { connection, permit, key, since });

@@ -58,7 +58,7 @@ async fn there_are_never_more_connections_than_allowed() {
 async fn a_clean_connection_is_used_again_under_its_own_key_only() {
     let pool = pool(2, 1);
     let (connection, server) = connection(b"C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05I");
-    pool.give_back(connection, key("a"), pool.acquire(NO_TIME).await.unwrap()).await;
+    pool.give_back(Backend::new(connection, pool.acquire(NO_TIME).await.unwrap()).0, key("a")).await;
     let _server = server.await.unwrap();
     assert_eq!(pool.idle_connections(), 1);
     assert!(pool.take(&key("b")).is_none());
@@ -81,7 +81,7 @@ async fn a_connection_that_does_not_come_clean_is_closed() {
         let pool = pool(1, 1);
         let (connection, server) = connection(answer);
         let close = tokio::spawn(async move { drop(server.await.unwrap()) });
-        pool.give_back(connection, key("a"), pool.acquire(NO_TIME).await.unwrap()).await;
+        pool.give_back(Backend::new(connection, pool.acquire(NO_TIME).await.unwrap()).0, key("a")).await;
         assert_eq!(pool.idle_connections(), 0, "{answer:?}");
         pool.acquire(NO_TIME).await.expect("its permit is free again");
         close.await.unwrap();
@@ -92,7 +92,7 @@ async fn a_connection_that_does_not_come_clean_is_closed() {
 async fn a_connection_that_has_ended_is_not_handed_out() {
     let pool = pool(1, 1);
     let (connection, server) = connection(b"C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05I");
-    pool.give_back(connection, key("a"), pool.acquire(NO_TIME).await.unwrap()).await;
+    pool.give_back(Backend::new(connection, pool.acquire(NO_TIME).await.unwrap()).0, key("a")).await;
     drop(server.await.unwrap());
     assert!(pool.take(&key("a")).is_none());
     pool.acquire(NO_TIME).await.expect("its permit is free again");
@@ -102,7 +102,7 @@ async fn a_connection_that_has_ended_is_not_handed_out() {
 async fn an_idle_connection_gives_way_to_another_key() {
     let pool = pool(1, 1);
     let (connection, server) = connection(b"C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05I");
-    pool.give_back(connection, key("a"), pool.acquire(NO_TIME).await.unwrap()).await;
+    pool.give_back(Backend::new(connection, pool.acquire(NO_TIME).await.unwrap()).0, key("a")).await;
     let _server = server.await.unwrap();
     pool.acquire(NO_TIME).await.expect("the idle one was closed");
 }
