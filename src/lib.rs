@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! server      listeners, accept loop, HTTP, graceful shutdown, reload
+//! admin       the admin database: SHOW, FLUSH CACHE, SET and the like
 //! session     one client's life: start-up, authentication, the query cycle, state tracking
 //! cache       key, entry, store and eviction, versions (validity), single flight
 //! catalog     what the upstream told us: relations, functions, dangerous names; refreshed on DDL
@@ -15,6 +16,7 @@
 //! config      the typed config, its file, its defaults, its validation
 //! ```
 
+pub mod admin;
 pub mod cache;
 pub mod catalog;
 pub mod config;

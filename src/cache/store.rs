@@ -133,6 +133,24 @@ impl Store {
         evicted + self.shrink(&key, start, now)
     }
 
+    /// Drops what is invalid already and would otherwise stay until it is looked up or evicted; returns how many.
+    pub fn drop_invalid(&self) -> usize {
+        let mut dropped = Vec::new();
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            let mut place = 0;
+            while let Some(entry) = shard.entry_at(place) {
+                if entry.valid() {
+                    place += 1;
+                } else {
+                    // The last one takes its place.
+                    dropped.push(self.remove(&mut shard, place));
+                }
+            }
+        }
+        dropped.len()
+    }
+
     /// Bytes that the entries and their tables take, as the allocator counts.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)

@@ -248,6 +248,11 @@ impl Databases {
         Visit(database.clone())
     }
 
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<Database>> {
+        self.by_name.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
     /// Somebody is about to drop, rename or copy a database: connections to databases without clients are closed at once.
     pub fn leave_unvisited(&self) {
         for database in self.by_name.lock().unwrap_or_else(PoisonError::into_inner).values() {

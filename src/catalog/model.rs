@@ -168,6 +168,14 @@ impl Model {
         Ok(tables)
     }
 
+    /// The relations of this name, in one schema or in all.
+    pub fn named(&self, schema: Option<&str>, name: &str) -> Vec<TableOid> {
+        let is_named = |relation: &RelationName| {
+            *relation.name == *name && schema.is_none_or(|schema| *relation.schema == *schema)
+        };
+        self.relations.iter().filter(|(_, relation)| is_named(&relation.name)).map(|(oid, _)| *oid).collect()
+    }
+
     /// The names of those that are known.
     pub(super) fn names(&self, tables: impl Iterator<Item = TableOid>) -> Arc<[Arc<RelationName>]> {
         tables.filter_map(|oid| self.relations.get(&oid)).map(|relation| relation.name.clone()).collect()

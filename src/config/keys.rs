@@ -34,6 +34,25 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
         .collect()
 }
 
+/// One key as people are shown it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    pub key: String,
+    pub value: String,
+    pub default: String,
+}
+
+/// Every key in alphabetical order. Secrets are named, their values are not.
+pub fn settings(config: &Config) -> Vec<Setting> {
+    let plain = |key: &Key| match &key.value {
+        Value::String(text) if !key.is_secret() => text.clone(),
+        value => key.shown(value),
+    };
+    let defaults = all(&Config::default());
+    let setting = |(key, default): (Key, Key)| Setting { value: plain(&key), default: plain(&default), key: key.path };
+    all(config).into_iter().zip(defaults).map(setting).collect()
+}
+
 /// One key with a value whose type is the type that the key demands.
 #[derive(Debug, Clone)]
 pub(super) struct Key {

@@ -54,9 +54,14 @@ pub struct Problem {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     Default,
-    File { path: PathBuf, line: usize },
+    File {
+        path: PathBuf,
+        line: usize,
+    },
     Variable(String),
     Flag(&'static str),
+    /// The admin database's SET.
+    Command,
 }
 
 impl fmt::Display for Place {
@@ -66,6 +71,7 @@ impl fmt::Display for Place {
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
             Self::Variable(name) => f.write_str(name),
             Self::Flag(flag) => f.write_str(flag),
+            Self::Command => f.write_str("SET"),
         }
     }
 }
@@ -93,6 +99,19 @@ pub fn load(
     }
     layers.environment(env);
     layers.flags(overrides);
+    layers.finish()
+}
+
+/// The same configuration but for one key, which is set to what `text` means for it. Validated as a whole.
+pub fn with(config: &Config, path: &str, text: &str) -> Result<Config, ConfigError> {
+    let mut layers = Layers { keys: keys::all(config), values: keys::tree(config), ..Layers::default() };
+    match layers.key(path) {
+        Some(key) => layers.text(&key, text, Place::Command),
+        None => {
+            let hint = did_you_mean(path, layers.keys.iter().map(|key| key.path.as_str()));
+            layers.problem(Place::Command, path, format!("unknown key{hint}"));
+        }
+    }
     layers.finish()
 }
 

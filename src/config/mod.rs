@@ -9,8 +9,8 @@ mod overrides;
 mod rules;
 mod validate;
 
-pub use keys::{Change, changes};
-pub use load::{ConfigError, Place, Problem, Sources, load};
+pub use keys::{Change, Setting, changes, settings};
+pub use load::{ConfigError, Place, Problem, Sources, load, with};
 pub use overrides::{Overrides, UrlError};
 pub use rules::{CacheRule, Pattern, TableName};
 
@@ -31,6 +31,7 @@ pub struct Config {
     pub retry: RetryConfig,
     pub breaker: CircuitBreakerConfig,
     pub auth: Auth,
+    pub admin: Admin,
     pub cache: Cache,
     pub catalog: Catalog,
     pub log: Log,
@@ -158,6 +159,16 @@ pub enum AuthMode {
     Scram,
     /// md5 against the same sources; SCRAM for users whose secret is a SCRAM verifier.
     Md5,
+}
+
+/// Who may use the admin database `helios`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Users who may look and change.
+    pub users: Vec<String>,
+    /// Users who may look.
+    pub stats_users: Vec<String>,
 }
 
 /// The result cache.

@@ -9,8 +9,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::{
-    Auth, AuthMode, Cache, CacheRule, Catalog, CircuitBreakerConfig, ClientTls, Config, Log, Pool, RetryConfig, Server,
-    TlsMode, Upstream,
+    Admin, Auth, AuthMode, Cache, CacheRule, Catalog, CircuitBreakerConfig, ClientTls, Config, Log, Pool, RetryConfig,
+    Server, TlsMode, Upstream,
 };
 
 /// A longer wait than this is a slip of the pen.
@@ -19,6 +19,8 @@ const YEAR_MS: u64 = YEAR_SECS * 1000;
 
 /// The longest path that a Unix socket may have (`sun_path` less its NUL).
 const SOCKET_PATH_BYTES: usize = 107;
+
+const ADMIN_KEYS: &[&str] = &["admin.users", "admin.stats_users"];
 
 /// One rule that does not hold.
 #[derive(Debug)]
@@ -39,6 +41,7 @@ pub(super) fn violations(config: &Config) -> Vec<Violation> {
     rules.pool(&config.pool);
     rules.guard(&config.retry, &config.breaker);
     rules.auth(&config.auth);
+    rules.admin(&config.admin, &config.auth);
     rules.cache(&config.cache);
     rules.catalog(&config.catalog);
     rules.log(&config.log);
@@ -183,6 +186,23 @@ impl Rules {
             self.broken(&["auth.mode", "auth.auth_query"], message);
         }
         if !auth.user_file.is_empty() {
+            self.needed_file(&["auth.user_file"], &auth.user_file, "");
+        }
+    }
+
+    fn admin(&mut self, admin: &Admin, auth: &Auth) {
+        for (key, users) in [("admin.users", &admin.users), ("admin.stats_users", &admin.stats_users)] {
+            if users.iter().any(String::is_empty) {
+                self.broken(ADMIN_KEYS, format!("{key} must not hold an empty name"));
+            }
+        }
+        let somebody = !admin.users.is_empty() || !admin.stats_users.is_empty();
+        if somebody && auth.mode == AuthMode::Relay && auth.user_file.is_empty() && auth.auth_query.is_empty() {
+            let message =
+                "in auth.mode relay the admin database needs auth.user_file or auth.auth_query to know its users";
+            self.broken(ADMIN_KEYS, message);
+        }
+        if somebody && auth.mode == AuthMode::Relay && !auth.user_file.is_empty() {
             self.needed_file(&["auth.user_file"], &auth.user_file, "");
         }
     }

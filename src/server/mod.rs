@@ -21,7 +21,8 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::config::{Config, Sources};
+use crate::admin::{Changed, Order};
+use crate::config::{self, Config, ConfigError, Sources};
 use crate::telemetry::health::{Component, Health, Status};
 use crate::telemetry::log::LogHandle;
 use crate::telemetry::metrics::Metrics;
@@ -91,14 +92,14 @@ pub fn run<S: Sessions>(
     config: Config,
     sources: Sources,
     log: LogHandle,
-    sessions: impl FnOnce(&Shared) -> Result<Arc<S>, Box<dyn std::error::Error + Send + Sync>>,
+    sessions: impl FnOnce(&Shared, mpsc::Sender<Signal>) -> Result<Arc<S>, Box<dyn std::error::Error + Send + Sync>>,
 ) -> Result<(), ServerError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let shared = Shared::new(config);
         // Before anything listens: a signal in between must not kill the process with its socket file left behind.
-        let signals = signals::receive()?;
-        let sessions = sessions(&shared).map_err(ServerError::Sessions)?;
+        let (sender, signals) = signals::receive()?;
+        let sessions = sessions(&shared, sender).map_err(ServerError::Sessions)?;
         let server = Server::start(shared, sessions)?;
         server.serve(signals, &sources, &log).await;
         Ok::<(), ServerError>(())
@@ -146,14 +147,26 @@ impl<S: Sessions> Server<S> {
         loop {
             match signals.recv().await {
                 Some(Signal::Reload) => {
-                    if let Some(config) = reload::reload(&self.shared.config, sources, log) {
-                        self.shared.config = Arc::clone(&config);
-                        self.sessions.reload(config);
-                    }
+                    // What is wrong has been logged, and nobody else is told.
+                    let _ = self.change(sources.load(), log);
+                }
+                // Whoever has given the order may be gone.
+                Some(Signal::Order(Order::Reload(reply))) => drop(reply.send(self.change(sources.load(), log))),
+                Some(Signal::Order(Order::Set { key, value, reply })) => {
+                    let new = config::with(&self.shared.config, &key, &value);
+                    drop(reply.send(self.change(new, log)));
                 }
                 Some(Signal::Terminate) | None => return self.end(signals).await,
             }
         }
+    }
+
+    /// Puts a new configuration into use, if it is valid.
+    fn change(&mut self, new: Result<Config, ConfigError>, log: &LogHandle) -> Result<Vec<Changed>, String> {
+        let (config, changes) = reload::change(&self.shared.config, new, log)?;
+        self.shared.config = Arc::clone(&config);
+        self.sessions.reload(config);
+        Ok(changes)
     }
 
     /// Ends: no new clients at once, running transactions within their time or until a second signal, then everything.
@@ -184,7 +197,7 @@ async fn second(signals: &mut mpsc::Receiver<Signal>) {
     loop {
         match signals.recv().await {
             Some(Signal::Terminate) => return,
-            Some(Signal::Reload) => {}
+            Some(Signal::Reload | Signal::Order(_)) => {}
             None => std::future::pending().await,
         }
     }

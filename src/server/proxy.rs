@@ -4,12 +4,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
-use super::{Peer, Sessions};
+use super::{Peer, Sessions, Signal};
+use crate::admin::{self, Desk};
 use crate::cache::flight::Flights;
 use crate::cache::rules::Rules;
 use crate::cache::store::Store;
@@ -17,7 +19,7 @@ use crate::catalog::Databases;
 use crate::config::Config;
 use crate::guard::CircuitBreaker;
 use crate::session::auth::UserSource;
-use crate::session::{self, ControlPlane, Seats, Shared};
+use crate::session::{self, ControlPlane, Seats, Shared, VisitorSeats};
 use crate::statement::Statements;
 use crate::telemetry::health::{Component, Status};
 use crate::telemetry::metrics::{Metrics, Side, State};
@@ -32,11 +34,15 @@ const MEBIBYTE: usize = 1024 * 1024;
 
 pub struct Proxy {
     shared: Arc<Shared>,
+    desk: Arc<Desk>,
 }
 
 impl Proxy {
     /// Must be called within the main thread's runtime.
-    pub fn new(server: &super::Shared) -> Result<Arc<Self>, Box<dyn std::error::Error + Send + Sync>> {
+    pub fn new(
+        server: &super::Shared,
+        signals: mpsc::Sender<Signal>,
+    ) -> Result<Arc<Self>, Box<dyn std::error::Error + Send + Sync>> {
         let config = &server.config;
         let target = Arc::new(Target::new(&config.upstream)?);
         let current = Arc::new(ArcSwap::from(config.clone()));
@@ -60,6 +66,7 @@ impl Proxy {
             databases: Databases::new(config.cache.version_stripes),
             sessions: Arc::default(),
             seats: Seats::new(config.server.max_clients),
+            visitors: VisitorSeats::default(),
             pool: Pool::new(
                 config.pool.max_upstream_connections,
                 config.pool.max_idle,
@@ -77,13 +84,22 @@ impl Proxy {
             breaker,
         });
         tokio::spawn(measure(shared.clone()));
-        Ok(Arc::new(Self { shared }))
+        let (orders, mut given) = mpsc::channel(1);
+        tokio::spawn(async move {
+            while let Some(order) = given.recv().await
+                && signals.send(Signal::Order(order)).await.is_ok()
+            {}
+        });
+        let is_reloadable = super::reload::is_reloadable;
+        let desk = Desk { shared: shared.clone(), orders, is_reloadable, started: Instant::now() };
+        Ok(Arc::new(Self { shared, desk: Arc::new(desk) }))
     }
 }
 
 impl Sessions for Proxy {
     fn session(self: Arc<Self>, stream: Stream, _: Peer) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(session::serve(self.shared.clone(), stream))
+        let desk = self.desk.clone();
+        Box::pin(session::serve(self.shared.clone(), stream, |visitor| admin::serve(desk, visitor)))
     }
 
     fn begin_shutdown(&self) {

@@ -1,8 +1,9 @@
-//! SIGHUP: the configuration from the same sources again.
+//! SIGHUP, RELOAD and SET: another configuration while the proxy runs.
 
 use std::sync::Arc;
 
-use crate::config::{Config, Sources, changes};
+use crate::admin::Changed;
+use crate::config::{Change, Config, ConfigError, changes};
 use crate::telemetry::log::LogHandle;
 
 /// Keys that are read once, at the start.
@@ -38,15 +39,22 @@ const NEEDS_RESTART: &[&str] = &[
     "upstream.sslrootcert",
 ];
 
-/// The configuration as it is now, or `None`, with the reason logged, if that is not valid: then the old one stays.
-pub(super) fn reload(old: &Config, sources: &Sources, log: &LogHandle) -> Option<Arc<Config>> {
-    let new = match sources.load() {
-        Ok(new) => new,
-        Err(error) => {
-            tracing::error!(%error, "the configuration is not valid; keeping the old one");
-            return None;
-        }
-    };
+/// Whether a key is read again while the proxy runs.
+pub(super) fn is_reloadable(key: &str) -> bool {
+    !NEEDS_RESTART.contains(&key)
+}
+
+/// The configuration that takes the place of the old one, and in what it differs; or why it is not valid, which is logged too:
+/// then the old one stays.
+pub(super) fn change(
+    old: &Config,
+    new: Result<Config, ConfigError>,
+    log: &LogHandle,
+) -> Result<(Arc<Config>, Vec<Changed>), String> {
+    let new = new.map_err(|error| {
+        tracing::error!(%error, "the configuration is not valid; keeping the old one");
+        error.to_string()
+    })?;
     let changes = changes(old, &new);
     if new.log.level != old.log.level
         && let Err(error) = log.set_level(&new.log.level)
@@ -55,20 +63,22 @@ pub(super) fn reload(old: &Config, sources: &Sources, log: &LogHandle) -> Option
     }
     for change in &changes {
         let key = change.key.as_str();
-        if NEEDS_RESTART.contains(&key) {
+        if !is_reloadable(key) {
             tracing::warn!(key, old = change.old, new = change.new, "changed, and needs a restart to take effect");
         } else {
             tracing::info!(key, old = change.old, new = change.new, "changed");
         }
     }
     tracing::info!(changes = changes.len(), "configuration reloaded");
-    Some(Arc::new(new))
+    let effective = |change: &Change| is_reloadable(&change.key);
+    let changed = changes.into_iter().map(|change| Changed { effective: effective(&change), change }).collect();
+    Ok((Arc::new(new), changed))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{EvictionStrategy, LogFormat, TlsMode, changes};
+    use crate::config::{EvictionStrategy, LogFormat, Sources, TlsMode, changes};
     use crate::telemetry::log;
 
     #[test]
@@ -113,10 +123,14 @@ mod tests {
         let old = Config::default();
 
         std::fs::write(file.path(), "[cache]\ndefault_ttl_secs = 7").unwrap();
-        assert_eq!(reload(&old, &sources, &log).unwrap().cache.default_ttl_secs, 7);
+        let (new, changed) = change(&old, sources.load(), &log).unwrap();
+        assert_eq!(new.cache.default_ttl_secs, 7);
+        assert!(
+            matches!(&changed[..], [Changed { effective: true, change }] if change.key == "cache.default_ttl_secs")
+        );
         std::fs::write(file.path(), "[cache]\nmax_entries = \"lots\"").unwrap();
-        assert!(reload(&old, &sources, &log).is_none());
+        assert!(change(&old, sources.load(), &log).is_err());
         std::fs::remove_file(file.path()).unwrap();
-        assert!(reload(&old, &sources, &log).is_none());
+        assert!(change(&old, sources.load(), &log).is_err());
     }
 }

@@ -6,20 +6,24 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use subtle::ConstantTimeEq;
 use tokio::sync::oneshot;
 
+use super::activity::{Activity, Who};
+
 const SHUT_DOWN: u8 = 1;
 const END_NOW: u8 = 2;
 const CANCEL: u8 = 4;
 
-/// One session's mailbox.
-#[derive(Debug, Default)]
+/// One session's mailbox, and its face to the outside.
+#[derive(Debug)]
 pub struct Control {
+    pub who: Who,
+    pub activity: Activity,
     flags: AtomicU8,
     waker: AtomicWaker,
     /// Dropped when the cancel has been carried out, or there was nothing to cancel.
@@ -27,6 +31,11 @@ pub struct Control {
 }
 
 impl Control {
+    pub fn new(who: Who) -> Self {
+        let (activity, flags, waker, cancels) = Default::default();
+        Self { who, activity, flags, waker, cancels }
+    }
+
     /// End as soon as no transaction is open.
     pub fn shut_down(&self) {
         self.raise(SHUT_DOWN);
@@ -44,6 +53,22 @@ impl Control {
         self.raise(CANCEL);
         // Nothing is ever sent; the sender's end is the answer.
         let _ = wait.await;
+    }
+
+    /// What the session is told next, for one that never waits for an upstream. Whoever has asked for a cancel goes on.
+    pub async fn told(&self) -> Told {
+        std::future::poll_fn(|cx| {
+            self.register(cx.waker());
+            if self.is_shutting_down() || self.must_end_now() {
+                Poll::Ready(Told::End)
+            } else if self.wants_cancel() {
+                drop(self.take_cancels());
+                Poll::Ready(Told::Cancel)
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
     }
 
     pub(super) fn register(&self, waker: &Waker) {
@@ -74,6 +99,13 @@ impl Control {
     }
 }
 
+/// What a session is told from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    Cancel,
+    End,
+}
+
 /// All sessions, by the key that their clients were given.
 #[derive(Debug, Default)]
 pub struct Sessions {
@@ -98,6 +130,13 @@ impl Sessions {
         let keyed = lock(&self.keyed);
         let (known, control) = keyed.get(&pid)?;
         bool::from(known.ct_eq(secret)).then(|| control.clone())
+    }
+
+    /// All of them with the number that stands for each towards people, in the order of these.
+    pub fn list(&self) -> Vec<(i32, Arc<Control>)> {
+        let mut list: Vec<_> = lock(&self.keyed).iter().map(|(id, (_, control))| (*id, control.clone())).collect();
+        list.sort_unstable_by_key(|(id, _)| *id);
+        list
     }
 
     pub fn for_each(&self, act: impl Fn(&Control)) {
@@ -130,7 +169,7 @@ mod tests {
     #[test]
     fn a_key_finds_its_session_and_no_other() {
         let sessions = Arc::new(Sessions::default());
-        let (one, two) = (Arc::new(Control::default()), Arc::new(Control::default()));
+        let (one, two) = (Arc::new(Control::new(Who::default())), Arc::new(Control::new(Who::default())));
         let first = sessions.register(7, Bytes::from_static(b"abcd"), one.clone());
         assert!(sessions.find(7, b"abcd").is_some_and(|found| Arc::ptr_eq(&found, &one)));
         assert!(sessions.find(7, b"abce").is_none());
@@ -145,7 +184,7 @@ mod tests {
     #[tokio::test]
     async fn a_cancel_ends_when_the_session_has_dealt_with_it_or_is_gone() {
         let sessions = Arc::new(Sessions::default());
-        let control = Arc::new(Control::default());
+        let control = Arc::new(Control::new(Who::default()));
         let registration = sessions.register(7, Bytes::from_static(b"abcd"), control.clone());
         let cancel = tokio::spawn({
             let control = control.clone();

@@ -3,6 +3,7 @@
 //! A session is one task that owns its client and its upstream connection. Decisions are made by pure types (`pipeline`,
 //! `block`, `context`, `effects`, `prepared`); the rest of the floor moves bytes and asks them.
 
+pub mod activity;
 pub mod auth;
 mod block;
 mod context;
@@ -23,6 +24,7 @@ mod requests;
 mod span;
 mod startup;
 mod verdict;
+mod visitor;
 mod witness;
 
 use std::collections::VecDeque;
@@ -37,9 +39,10 @@ use bytes::BytesMut;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-pub use self::control::{Control, Sessions};
+pub use self::control::{Control, Sessions, Told};
 pub use self::control_plane::ControlPlane;
 pub use self::startup::serve;
+pub use self::visitor::{ADMIN_DATABASE, Visitor, VisitorSeats};
 
 use self::auth::UserSource;
 use self::block::{Block, Status, Writes};
@@ -71,7 +74,7 @@ use crate::wire::stream::Stream;
 use crate::wire::tls::ClientTlsAcceptor;
 
 /// How long a client that is told goodbye has to take it.
-const FAREWELL: Duration = Duration::from_secs(5);
+pub const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What all sessions share.
 pub struct Shared {
@@ -85,6 +88,7 @@ pub struct Shared {
     pub databases: Databases,
     pub sessions: Arc<Sessions>,
     pub seats: Seats,
+    pub visitors: VisitorSeats,
     pub pool: Pool,
     pub target: Arc<Target>,
     /// Guards the opening of connections to it.
@@ -111,6 +115,10 @@ pub struct Seat<'a>(&'a Seats);
 impl Seats {
     pub fn new(limit: usize) -> Self {
         Self { taken: AtomicUsize::new(0), limit: AtomicUsize::new(limit) }
+    }
+
+    pub fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
     }
 
     pub fn set_limit(&self, limit: usize) {

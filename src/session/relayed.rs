@@ -75,6 +75,7 @@ impl Session {
     }
 
     pub(super) fn push_span(&mut self, span: Box<Span>, request: fn(Box<Span>) -> ClientRequest) {
+        self.control.activity.begins();
         // What the upstream is going to skip ends with the batch that is being skipped.
         if let Some(Request::Query(span) | Request::FunctionCall(span)) =
             self.pipeline.push(Origin::Client, request(span))

@@ -196,6 +196,7 @@ impl Session {
                 }
             }
             if !span.own {
+                self.control.activity.answered();
                 self.shared.metrics.queries(span.class).increment(1);
                 self.shared.metrics.query_duration(Path::Upstream).record(span.started.elapsed());
                 follow = span.fill.filter(|_| !span.failed);
@@ -203,6 +204,9 @@ impl Session {
         }
         if own {
             return;
+        }
+        if !self.pipeline.owes_client() {
+            self.control.activity.rests(status);
         }
         let over = self.block.ready(status, begun, writes);
         match witness {

@@ -358,6 +358,7 @@ impl Session {
         }
         let metrics = &self.shared.metrics;
         self.count_access(Access::Hit);
+        self.control.activity.hit();
         metrics.queries(QueryClass::Read).increment(1);
         metrics.query_duration(Path::Cache).record(started.elapsed());
     }

@@ -11,11 +11,13 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
 use tracing::{debug, info};
 
+use super::activity::Who;
 use super::auth::AuthError;
 use super::context::Context;
 use super::control::Control;
 use super::cycle::Side;
 use super::negotiate::{NegotiateError, negotiate};
+use super::visitor::{self, Visitor, application_name};
 use super::{Ready, Session, SessionState, Shared};
 use crate::catalog::watch;
 use crate::config::AuthMode;
@@ -39,13 +41,28 @@ enum Refusal {
     Told(Stream, ErrorResponse),
 }
 
-/// Runs one client's connection to its end.
-pub async fn serve(shared: Arc<Shared>, stream: Stream) {
+/// What a connection becomes.
+enum Begun {
+    Session(Box<Ready>),
+    /// For the proxy itself.
+    Visit(Box<Visitor>),
+}
+
+/// Runs one client's connection to its end. Whoever asks for the proxy itself is left to `desk`.
+pub async fn serve<D: Future<Output = ()>>(shared: Arc<Shared>, stream: Stream, desk: impl FnOnce(Visitor) -> D) {
     let seat = shared.seats.take();
     let bound = Duration::from_secs(shared.config.load().server.startup_timeout_secs);
     let begun = tokio::time::timeout(bound, begin(&shared, stream, seat.is_some())).await;
     match begun {
-        Ok(Ok(ready)) => {
+        Ok(Ok(Begun::Visit(visitor))) => {
+            // Clients' seats are not for him.
+            drop(seat);
+            match shared.visitors.seats.take() {
+                Some(_seat) => desk(*visitor).await,
+                None => say_no(visitor.stream, &too_many("Too many look into the proxy at once."), bound).await,
+            }
+        }
+        Ok(Ok(Begun::Session(ready))) => {
             // A task of its own: waking it does not pass through the futures of the start-up.
             let session = tokio::spawn(ready.session.run(ready.registration));
             if let Err(error) = session.await
@@ -54,23 +71,29 @@ pub async fn serve(shared: Arc<Shared>, stream: Stream) {
                 std::panic::resume_unwind(error.into_panic());
             }
         }
-        Ok(Err(Refusal::Told(mut stream, error))) => {
-            let mut out = BytesMut::new();
-            error.encode(&mut out);
-            // A client that is gone needs no answer.
-            let _ = tokio::time::timeout(bound, async {
-                stream.write_all(&out).await?;
-                stream.shutdown().await
-            })
-            .await;
-        }
+        Ok(Err(Refusal::Told(stream, error))) => say_no(stream, &error, bound).await,
         Ok(Err(Refusal::Silent)) => {}
         Err(_) => info!(seconds = bound.as_secs(), "a client did not finish its start-up in time"),
     }
 }
 
-async fn begin(shared: &Arc<Shared>, stream: Stream, seated: bool) -> Result<Ready, Refusal> {
-    let (stream, packet) = negotiate(stream, shared.tls.as_ref()).await.map_err(|error| match error {
+async fn say_no(mut stream: Stream, error: &ErrorResponse, bound: Duration) {
+    let mut out = BytesMut::new();
+    error.encode(&mut out);
+    // A client that is gone needs no answer.
+    let _ = tokio::time::timeout(bound, async {
+        stream.write_all(&out).await?;
+        stream.shutdown().await
+    })
+    .await;
+}
+
+fn too_many(hint: &str) -> ErrorResponse {
+    ErrorResponse::fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already").hint(hint)
+}
+
+async fn begin(shared: &Arc<Shared>, stream: Stream, seated: bool) -> Result<Begun, Refusal> {
+    let (mut stream, packet) = negotiate(stream, shared.tls.as_ref()).await.map_err(|error| match error {
         NegotiateError::Gone(error) => {
             debug!(%error, "a connection ended before its start-up");
             Refusal::Silent
@@ -91,12 +114,17 @@ async fn begin(shared: &Arc<Shared>, stream: Stream, seated: bool) -> Result<Rea
         let error = ErrorResponse::fatal(sqlstate::CANNOT_CONNECT_NOW, "the database system is shutting down");
         return Err(Refusal::Told(stream, error));
     }
-    if !seated {
-        let error = ErrorResponse::fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
-            .hint("The proxy's server.max_clients is reached.");
-        return Err(Refusal::Told(stream, error));
-    }
     let config = shared.config.load_full();
+    if visitor::is_meant(&config, &startup) {
+        return match visitor::admit(shared, &mut stream, &mut startup).await {
+            Ok(admitted) => Ok(Begun::Visit(Box::new(Visitor::new(shared, stream, &startup, admitted)))),
+            Err(AuthError::Gone) => Err(Refusal::Silent),
+            Err(AuthError::Refused(error)) => Err(Refusal::Told(stream, error)),
+        };
+    }
+    if !seated {
+        return Err(Refusal::Told(stream, too_many("The proxy's server.max_clients is reached.")));
+    }
     let wait = Duration::from_secs(config.pool.wait_timeout_secs);
     let relayed = config.auth.mode == AuthMode::Relay;
     // Before its authentication a client must know what it cannot have; in mode relay the upstream says so itself.
@@ -104,7 +132,7 @@ async fn begin(shared: &Arc<Shared>, stream: Stream, seated: bool) -> Result<Rea
     let login = Login { shared, startup: &startup, wait };
     let (stream, connection, permit, key) =
         if relayed { login.relayed(stream).await? } else { login.own(stream, declined).await? };
-    Ok(welcome(shared, stream, &startup, connection, permit, key).await)
+    Ok(Begun::Session(Box::new(welcome(shared, stream, &startup, connection, permit, key).await)))
 }
 
 struct Login<'a> {
@@ -273,7 +301,15 @@ async fn welcome(
     if let Some(baseline) = visit.database().baseline(&start_digest) {
         context.begin(baseline);
     }
-    let control = Arc::new(Control::default());
+    let control = Arc::new(Control::new(Who {
+        database: database_name.clone(),
+        user: String::from_utf8_lossy(startup.user()).into_owned(),
+        application_name: application_name(startup),
+        address: stream.peer(),
+        tls: stream.is_tls(),
+        since: Instant::now(),
+    }));
+    control.activity.works_on(connection.pid);
     let registration = shared.sessions.register(connection.pid, secret, control.clone());
     if shared.shutting_down.load(Ordering::SeqCst) {
         control.shut_down();

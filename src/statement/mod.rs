@@ -10,7 +10,7 @@ mod classify;
 pub mod facts;
 mod hint;
 pub mod lexer;
-mod literal;
+pub mod literal;
 mod memo;
 mod normal;
 pub mod predicates;

@@ -46,6 +46,25 @@ impl DurationHistogram {
         self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
+    /// The time in seconds below which this part (0 to 1) of what was recorded lies, evenly spread within its bucket as
+    /// Prometheus assumes it. `None` if nothing was recorded.
+    pub fn quantile(&self, part: f64) -> Option<f64> {
+        let counts = self.buckets.each_ref().map(|bucket| bucket.load(Ordering::Relaxed));
+        let total: u64 = counts.iter().sum();
+        let rank = part * total as f64;
+        let (mut below, mut lower) = (0, 0);
+        for (bucket, count) in counts.into_iter().enumerate() {
+            // What is longer than all bounds is at least the last of them.
+            let upper = BOUNDS.get(bucket).map_or(lower, |(bound, _)| *bound);
+            if count > 0 && (below + count) as f64 >= rank {
+                let within = (rank - below as f64).max(0.0) / count as f64;
+                return Some((lower as f64 + (upper - lower) as f64 * within) / 1e6);
+            }
+            (below, lower) = (below + count, upper);
+        }
+        None
+    }
+
     /// Appends its series in Prometheus's text format; `label` is `name="value"`.
     pub fn render(&self, name: &str, label: &str, out: &mut String) {
         let mut count = 0;
@@ -57,5 +76,23 @@ impl DurationHistogram {
         }
         let sum = self.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9;
         let _ = writeln!(out, "{name}_sum{{{label}}} {sum}\n{name}_count{{{label}}} {count}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_lie_in_their_bucket() {
+        let histogram = DurationHistogram::default();
+        assert_eq!(histogram.quantile(0.5), None);
+        for _ in 0..99 {
+            histogram.record(Duration::from_micros(80));
+        }
+        histogram.record(Duration::from_secs(100));
+        let median = histogram.quantile(0.5).expect("something was recorded");
+        assert!(median > 0.00005 && median <= 0.0001, "{median}");
+        assert_eq!(histogram.quantile(1.0), Some(60.0));
     }
 }

@@ -8,6 +8,7 @@ use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::histogram::DurationHistogram;
+use super::snapshot::Snapshot;
 use crate::guard::State as BreakerState;
 pub use labels::{Access, BYPASS_REASONS, Class, ErrorKind, Eviction, Operation, Path, Scope, Side, State};
 
@@ -117,6 +118,11 @@ impl Metrics {
 
     pub fn breaker_state_changes(&self, state: BreakerState) -> &Counter {
         &self.breaker_state_changes[state as usize]
+    }
+
+    /// All of them as they are now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::of(&self.render())
     }
 
     /// Everything in Prometheus's text format.

@@ -6,14 +6,23 @@ use bytes::{BufMut, BytesMut};
 pub mod sqlstate {
     pub const ADMIN_SHUTDOWN: &str = "57P01";
     pub const CANNOT_CONNECT_NOW: &str = "57P03";
+    pub const CANT_CHANGE_NOW: &str = "55P02";
     pub const CONNECTION_FAILURE: &str = "08006";
     pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
+    pub const IN_FAILED_TRANSACTION: &str = "25P02";
+    pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
     pub const INVALID_AUTHORIZATION: &str = "28000";
+    pub const INVALID_CURSOR_NAME: &str = "34000";
+    pub const INVALID_PARAMETER_VALUE: &str = "22023";
     pub const INVALID_PASSWORD: &str = "28P01";
     pub const PROTOCOL_VIOLATION: &str = "08P01";
+    pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
     pub const QUERY_CANCELED: &str = "57014";
+    pub const SYNTAX_ERROR: &str = "42601";
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
     pub const UNABLE_TO_CONNECT: &str = "08001";
+    pub const UNDEFINED_OBJECT: &str = "42704";
+    pub const UNDEFINED_STATEMENT: &str = "26000";
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

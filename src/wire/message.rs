@@ -3,6 +3,7 @@
 //! A decoder takes a message's body (without type and length), checks every bound over the whole of it before it returns,
 //! and allocates nothing: what it gives back are slices. It never panics, whatever the bytes are.
 
+pub mod answer;
 pub mod backend;
 mod bind;
 pub mod encode;

@@ -1,6 +1,7 @@
 //! The byte stream to a client or to the upstream: TCP or a Unix socket, with or without TLS.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -30,6 +31,16 @@ impl Stream {
             Self::Unix(_) => true,
             Self::FromClient(tls) => tls.get_ref().0.is_unix(),
             Self::ToUpstream(tls) => tls.get_ref().0.is_unix(),
+        }
+    }
+
+    /// The address at the other end; `None` for a Unix socket, and if it is gone already.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(tcp) => tcp.peer_addr().ok(),
+            Self::Unix(_) => None,
+            Self::FromClient(tls) => tls.get_ref().0.peer(),
+            Self::ToUpstream(tls) => tls.get_ref().0.peer(),
         }
     }
 }

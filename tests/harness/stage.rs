@@ -19,7 +19,12 @@ impl Stage {
 
     /// With the default configuration, on a database that `setup` has been run in.
     pub async fn setup(setup: &str) -> Self {
-        let stage = Self::new().await;
+        Self::setup_with(Options::default(), setup).await
+    }
+
+    /// The same with other options.
+    pub async fn setup_with(options: Options, setup: &str) -> Self {
+        let stage = Self::with(options).await;
         stage.direct().await.run(setup).await;
         stage
     }

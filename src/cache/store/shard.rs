@@ -85,6 +85,10 @@ impl Shard {
         &self.slots[place].entry
     }
 
+    pub fn entry_at(&self, place: usize) -> Option<&Arc<Entry>> {
+        self.slots.get(place).map(|slot| &slot.entry)
+    }
+
     /// Notes a hit.
     pub fn touch(&mut self, place: usize) {
         let life = self.half_life();

@@ -1,0 +1,11 @@
+//! What the proxy does can be seen and steered: the admin database, for those who may and for nobody else.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+mod harness;
+
+mod watching {
+    mod admin;
+    mod admission;
+    mod steering;
+}
