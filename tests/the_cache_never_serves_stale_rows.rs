@@ -14,6 +14,7 @@ mod stale {
     mod relations;
     mod rows;
     mod scenario;
+    mod shadowing;
     mod transactions;
     mod witness;
 }
