@@ -3,7 +3,8 @@
 //! **Invariant.** [`Context::digest`] is `Some` only while the settings are known: read from the upstream (the baseline) and
 //! changed since by nothing but plain `SET`s that succeeded, which are laid over it. Anything else that may have changed a
 //! setting makes it unknown until it is read again. Two sessions with equal digests have equal settings, login user,
-//! effective role and search path.
+//! effective role and search path, and no temporary objects: names mean the same in both. While a session has such objects its
+//! digest is its own, and another one each time that they may have changed.
 //!
 //! What was set in a transaction block goes back with it: both ends of the block are kept, the one by COMMIT and the one by
 //! ROLLBACK. After a ROLLBACK TO a savepoint that may have undone something, or an end that nobody saw, they are unknown.
@@ -45,6 +46,8 @@ struct Settings {
     /// No setting was ever touched: what is read now is what sessions like this one begin with.
     pristine: bool,
     overrides: BTreeMap<String, String>,
+    /// In the digest while there may be temporary objects.
+    nonce: [u8; 16],
 }
 
 /// What the settings become when the block ends.
@@ -67,7 +70,13 @@ impl Context {
         hasher.field(database).field(user);
         Self {
             identity: hasher.finish(),
-            settings: Settings { baseline: None, from_start: false, pristine: true, overrides: BTreeMap::new() },
+            settings: Settings {
+                baseline: None,
+                from_start: false,
+                pristine: true,
+                overrides: BTreeMap::new(),
+                nonce: [0; 16],
+            },
             block: None,
             has_savepoint: false,
             reported: BTreeMap::new(),
@@ -123,6 +132,7 @@ impl Context {
     pub fn begin(&mut self, baseline: Baseline) {
         self.settings.baseline = Some(baseline);
         self.settings.from_start = true;
+        self.settings.nonce = rand::random();
         self.refresh();
     }
 
@@ -131,6 +141,7 @@ impl Context {
         self.settings.baseline = Some(baseline);
         self.settings.from_start = self.settings.pristine;
         self.settings.overrides.clear();
+        self.settings.nonce = rand::random();
         self.refresh();
         self.settings.pristine
     }
@@ -193,6 +204,11 @@ impl Context {
         self.refresh();
     }
 
+    /// Whether the end of the transaction block changes settings.
+    pub fn has_changed_in_block(&self) -> bool {
+        self.block.is_some()
+    }
+
     /// DISCARD ALL succeeded.
     pub fn discard_all(&mut self) {
         let settings = &mut self.settings;
@@ -209,6 +225,7 @@ impl Context {
         if let Some(baseline) = &mut self.settings.baseline {
             baseline.temporary = false;
         }
+        self.refresh();
     }
 
     /// The digest, if the settings are known.
@@ -221,10 +238,14 @@ impl Context {
     }
 
     fn refresh(&mut self) {
-        let Settings { baseline, overrides, .. } = &self.settings;
+        let Settings { baseline, overrides, nonce, .. } = &self.settings;
         self.digest = baseline.map(|baseline| {
             let mut hasher = KeyHasher::new();
-            hasher.field(&self.identity).field(&baseline.fingerprint);
+            hasher.field(&self.identity).field(&baseline.fingerprint).field(if baseline.temporary {
+                nonce
+            } else {
+                &[]
+            });
             hasher.fields(
                 overrides.iter().flat_map(|(n, v)| [n.as_bytes(), v.as_bytes()]).collect::<Vec<_>>().into_iter(),
             );

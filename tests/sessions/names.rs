@@ -62,6 +62,28 @@ async fn a_temporary_table_shadows_a_real_one_for_its_own_session_only() {
 }
 
 #[tokio::test]
+async fn what_a_session_with_a_temporary_table_writes_says_nothing_about_the_others() {
+    let stage = Stage::setup("CREATE TABLE t (id int, v int); INSERT INTO t VALUES (1, 1)").await;
+    let (reader, shadowed, writer) = (stage.client().await, stage.client().await, stage.client().await);
+    let read = "SELECT v FROM t";
+    for write in ["UPDATE t SET v = v + 1", "UPDATE t SET v = v + 1 WHERE id = 1", "INSERT INTO t VALUES (2, 2)"] {
+        shadowed.run("CREATE TEMP TABLE t (id int, v int)").await;
+        // Often enough for the proxy to have learnt what it writes, if it does.
+        for _ in 0..4 {
+            shadowed.run(write).await;
+            shadowed.text("SELECT count(*) FROM t").await;
+        }
+        let before = stage.cached(&reader, read).await;
+        writer.run(write).await;
+        assert_ne!(reader.text(read).await, before, "stale after {write} by a session without the temporary table");
+        let before = stage.cached(&reader, read).await;
+        shadowed.run("DROP TABLE pg_temp.t").await;
+        shadowed.run(write).await;
+        assert_ne!(reader.text(read).await, before, "stale after {write} by a session that dropped it");
+    }
+}
+
+#[tokio::test]
 async fn a_temporary_table_that_vanishes_with_its_transaction_uncovers_the_real_one() {
     let stage = Stage::setup("CREATE TABLE t AS SELECT 'real' AS v").await;
     let client = stage.client().await;

@@ -29,6 +29,26 @@ fn a_set_makes_another_digest_and_reset_goes_back() {
 }
 
 #[test]
+fn a_session_with_temporary_objects_shares_its_digest_with_nobody() {
+    let (mut session, mut other) = (context(), context());
+    assert_eq!(session.digest(), other.digest());
+    let temporary = Baseline { temporary: true, ..BASE };
+    let mut seen = std::collections::HashSet::new();
+    for session in [&mut session, &mut other] {
+        for _ in 0..2 {
+            session.forget();
+            session.read(temporary);
+            assert!(seen.insert(session.digest().copied()), "nor with its own past");
+        }
+    }
+    session.discard_temporary();
+    other.forget();
+    other.read(BASE);
+    assert_eq!(session.digest(), other.digest(), "until they are gone");
+    assert_eq!(session.digest(), context().digest());
+}
+
+#[test]
 fn settings_without_influence_change_nothing() {
     let mut session = context();
     let before = *session.digest().unwrap();
