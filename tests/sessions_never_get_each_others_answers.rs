@@ -8,7 +8,9 @@ mod harness;
 mod sessions {
     mod changing;
     mod differ;
+    mod every_setting;
     mod names;
     mod security;
     mod settings;
+    mod when_it_runs;
 }

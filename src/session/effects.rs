@@ -189,6 +189,10 @@ impl Effects {
 }
 
 impl Settings {
+    pub fn may_change(&self) -> bool {
+        !matches!(self, Self::Kept | Self::Applied(SettingsAction::Savepoint))
+    }
+
     /// What becomes of the settings when both happen.
     pub fn and(&self, other: &Self) -> Self {
         match (self, other) {

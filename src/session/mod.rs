@@ -176,6 +176,8 @@ struct Session {
     key: Option<PoolKey>,
     cancels: Vec<JoinHandle<()>>,
 
+    /// Something is unanswered that may change settings.
+    settings_move: bool,
     /// The cache is on, and this session's bookkeeping is right: its writes are followed.
     tracking: bool,
     /// It may use the cache itself. Replication connections do not.
@@ -247,6 +249,7 @@ impl Session {
             open: None,
             key,
             cancels: Vec::new(),
+            settings_move: false,
             tracking: state.tracking,
             caching: state.caching,
             start_digest: state.start_digest,

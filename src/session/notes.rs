@@ -1,6 +1,8 @@
 //! What a request may do, taken note of before it is sent.
 //!
-//! **Invariant.** No byte that may write is put into the upstream's buffer before what it may write is marked or collected.
+//! **Invariant.** No byte that may write is put into the upstream's buffer before what it may write is marked or collected. What
+//! that is, is told by the settings under which it runs: while anything that may change them is sent and not answered, or stands
+//! before it in its own text, they are not known.
 
 use std::sync::Arc;
 
@@ -34,8 +36,25 @@ impl Judged {
 }
 
 impl Session {
-    /// What a text may do, with what is known of it.
+    /// What a text may do that is sent now, with what is known of it.
     pub(super) fn judge(&mut self, statement: &Arc<Statement>, types: &[u32], bind: Option<&Bind<'_>>) -> Judged {
+        let context = self.context_of_next().copied();
+        self.judge_under(context.as_ref(), statement, types, bind)
+    }
+
+    /// Digest of the settings under which what is sent next will be analysed, if they are known.
+    pub(super) fn context_of_next(&self) -> Option<&[u8; 32]> {
+        self.context.digest().filter(|_| !self.settings_move)
+    }
+
+    /// What a text may do whose names were, or are, resolved under the settings of this digest.
+    pub(super) fn judge_under(
+        &mut self,
+        context: Option<&[u8; 32]>,
+        statement: &Arc<Statement>,
+        types: &[u32],
+        bind: Option<&Bind<'_>>,
+    ) -> Judged {
         if !self.tracking {
             return Judged { effects: Effects::none(QueryClass::Unknown), classified: None };
         }
@@ -43,15 +62,17 @@ impl Session {
             // It runs no code of the database's, and a stream is answered when it ends, perhaps never.
             return Judged { effects: Effects::none(QueryClass::Utility), classified: None };
         }
-        if !self.context.is_plain_utf8() && !is_harmless_anywhere(statement) {
+        if !self.can_be_read(statement) {
             return self.judge_opaque();
         }
+        // The bytes of its parameters are no values that can be compared with others'.
+        let bind = bind.filter(|_| self.context.is_plain_utf8());
         let database = self.visit.database();
         // First of all: from here on no newer model is used until the request is answered.
         let classified = database.classify();
         let epoch = classified.epoch;
         let model = database.latest_model();
-        let context = self.context.digest().filter(|_| model.is_some());
+        let mut context = context.filter(|_| model.is_some());
         let effects = match statement.parts.as_slice() {
             [] => Effects::none(QueryClass::Utility),
             [part] => {
@@ -59,18 +80,33 @@ impl Session {
                 let analysis = context.and_then(|context| known.analysis(database, statement, types, context, epoch));
                 Effects::of(part, analysis.as_deref(), model.as_deref(), bind)
             }
-            [first, rest @ ..] => {
-                let effects = |part| {
+            parts => {
+                let mut sum = Effects::none(QueryClass::Utility);
+                for (number, part) in parts.iter().enumerate() {
                     let key = context.map(|context| AnalysisKey::new(part, types, context, epoch));
                     let analysis = key.and_then(|key| database.analysis(&key));
-                    Effects::of(part, analysis.as_deref(), model.as_deref(), bind)
-                };
-                let mut sum = effects(first);
-                rest.iter().for_each(|part| sum.merge(effects(part)));
+                    let effects = Effects::of(part, analysis.as_deref(), model.as_deref(), bind);
+                    context = context.filter(|_| !self.moves_settings(&effects));
+                    match number {
+                        0 => sum = effects,
+                        _ => sum.merge(effects),
+                    }
+                }
                 sum
             }
         };
         Judged { effects, classified: Some(classified) }
+    }
+
+    /// What is said of the text holds for this session.
+    fn can_be_read(&self, statement: &Statement) -> bool {
+        self.context.is_plain_utf8() || statement.is_plain_ascii()
+    }
+
+    /// Whether what is sent next may run under other settings than now.
+    fn moves_settings(&self, effects: &Effects) -> bool {
+        let ends = !matches!(effects.transaction, Transaction::Kept | Transaction::Begins { .. });
+        effects.settings.may_change() || (ends && self.context.has_changed_in_block())
     }
 
     /// It may do anything.
@@ -88,6 +124,7 @@ impl Session {
         if !self.by_table && !effects.writes.is_empty() {
             effects.writes = WriteSet::Everything;
         }
+        self.settings_move |= self.moves_settings(&effects);
         let rolls_back = effects.transaction == Transaction::RollsBack && span.classified.is_empty();
         span.add(&effects, statement);
         let Some(classified) = classified else { return };
@@ -116,7 +153,7 @@ impl Session {
 
     /// Writes whose targets are not known yet are analysed when the connection is idle.
     pub(super) fn wish_for_analyses(&mut self, statement: &Arc<Statement>, text: &[u8], types: &[u32]) {
-        if !self.caching || !self.context.is_plain_utf8() {
+        if !self.caching || !self.can_be_read(statement) {
             return;
         }
         let context = self.context.digest().copied();
@@ -144,15 +181,4 @@ impl Session {
             }
         }
     }
-}
-
-/// Whether a text in whatever encoding can be told to write nothing: transaction control in plain ASCII.
-fn is_harmless_anywhere(statement: &Statement) -> bool {
-    statement.parts.iter().all(|part| {
-        !part.facts.non_ascii_names
-            && matches!(
-                part.class,
-                Class::Begin(_) | Class::Commit { .. } | Class::Rollback { .. } | Class::Savepoint | Class::Release
-            )
-    })
 }

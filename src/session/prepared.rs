@@ -30,6 +30,9 @@ pub struct Portal {
     pub prepared: Arc<Prepared>,
     /// The body of its Bind, if what the statement does is told by its parameters.
     pub bind: Option<Bytes>,
+    /// Digest of the settings that it was bound under, which say what its names mean for as long as it lives. `None` if they
+    /// were not known.
+    pub context: Option<[u8; 32]>,
 }
 
 #[derive(Debug, Default)]

@@ -34,9 +34,11 @@ impl Session {
         match body.and_then(|body| Some((body, Bind::decode(body).ok()?))) {
             Some((body, bind)) if self.tracking => {
                 self.send_if_unsent(bind.statement);
+                let context = self.context_of_next().copied();
                 let portal = self.prepared.get(bind.statement).map(|prepared| Portal {
                     prepared: prepared.clone(),
                     bind: prepared.statement.is_told_by_parameters().then(|| Bytes::copy_from_slice(body)),
+                    context,
                 });
                 self.prepared.bind(Bytes::copy_from_slice(bind.portal), portal);
             }
@@ -51,11 +53,11 @@ impl Session {
         let execute = body.and_then(|body| Execute::decode(body).ok());
         let portal = execute.and_then(|execute| self.prepared.portal(execute.portal)).cloned();
         let judged = match &portal {
-            Some(Portal { prepared, bind }) => {
+            Some(Portal { prepared, bind, context }) => {
                 self.wish_for_analyses(&prepared.statement, &prepared.text, &prepared.types);
                 // It could be decoded before.
                 let bind = bind.as_deref().and_then(|body| Bind::decode(body).ok());
-                self.judge(&prepared.statement, &prepared.types, bind.as_ref())
+                self.judge_under(context.as_ref(), &prepared.statement, &prepared.types, bind.as_ref())
             }
             None => self.judge_opaque(),
         };

@@ -279,6 +279,7 @@ impl Session {
         if !self.pipeline.is_empty() || self.open.is_some() {
             return;
         }
+        self.settings_move = false;
         if let Some(fill) = fill {
             match fill.basis {
                 Basis::Known { .. } => self.store_known(*fill),

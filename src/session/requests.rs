@@ -205,7 +205,8 @@ impl Session {
                     }
                     None => self.send_if_unsent(&batch.prepared.name),
                 }
-                self.prepared.bind(Bytes::new(), Some(Portal { prepared: batch.prepared.clone(), bind: None }));
+                self.prepared
+                    .bind(Bytes::new(), Some(Portal { prepared: batch.prepared.clone(), bind: None, context: None }));
                 self.push(Request::Bind);
                 if batch.described {
                     self.push(Request::Describe);

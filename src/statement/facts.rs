@@ -45,8 +45,6 @@ pub struct Facts {
     pub tablesample: bool,
     /// TEMP, TEMPORARY or a name that starts with `pg_temp`.
     pub temporary: bool,
-    /// An identifier has bytes that are not ASCII.
-    pub non_ascii_names: bool,
     /// Names the views or functions that show the session's prepared statements and cursors.
     pub mentions_prepared: bool,
     /// Conversions through which text in the data may name the current time, each once. Those that provably cannot are
@@ -95,7 +93,6 @@ impl Facts {
     }
 
     fn add_identifier(&mut self, token: &Token<'_>, call: bool, after_dot: bool) {
-        self.non_ascii_names |= !token.text.is_ascii();
         let Some(name) = literal::identifier(token) else {
             self.odd = true;
             return;

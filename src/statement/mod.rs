@@ -2,7 +2,8 @@
 //!
 //! Nothing here decides what a name means; the upstream does. A text that our lexer cannot cut as PostgreSQL does under
 //! `standard_conforming_strings = on` is one statement of class `Unknown`. For a session that turned that setting off, or
-//! whose encoding has ASCII bytes inside characters (SJIS, BIG5, GBK, GB18030, JOHAB, UHC), nothing here holds.
+//! whose encoding has ASCII bytes inside characters (SJIS, BIG5, GBK, GB18030, JOHAB, UHC), what is said here holds only for
+//! texts that are the same under all of them ([`Statement::is_plain_ascii`]).
 
 pub mod casts;
 pub mod class;
@@ -39,6 +40,7 @@ pub struct Statement {
     /// What the comments in front of it ask of the cache.
     pub hint: Hint,
     single_read: bool,
+    plain_ascii: bool,
 }
 
 /// One statement of a text.
@@ -64,7 +66,8 @@ impl Statement {
             split::statements(&tokens).into_iter().map(|range| Part::of(text, &tokens[range])).collect();
         let hint = Hint::of(&text[..tokens.first().map_or(0, |first| first.start)]);
         let single_read = matches!(parts.as_slice(), [part] if part.class == Class::Read && !part.facts.odd && !part.facts.locks_rows);
-        Self { parts, digest: Sha256::digest(normal::normal_form(trim(&tokens))).into(), hint, single_read }
+        let digest = Sha256::digest(normal::normal_form(trim(&tokens))).into();
+        Self { parts, digest, hint, single_read, plain_ascii: is_plain_ascii(text) }
     }
 
     /// No statement at all: PostgreSQL answers EmptyQueryResponse.
@@ -76,6 +79,11 @@ impl Statement {
     /// Whether its functions and relations allow to cache it is for the catalogue to say.
     pub fn is_single_read(&self) -> bool {
         self.single_read
+    }
+
+    /// The text means the same under every client_encoding and standard_conforming_strings.
+    pub fn is_plain_ascii(&self) -> bool {
+        self.plain_ascii
     }
 
     /// Whether its parameters tell which rows it writes.
@@ -102,7 +110,7 @@ impl Statement {
             copy_target: None,
             predicates: None,
         };
-        Self { parts: vec![part], digest, hint: Hint::default(), single_read: false }
+        Self { parts: vec![part], digest, hint: Hint::default(), single_read: false, plain_ascii: is_plain_ascii(text) }
     }
 }
 
@@ -142,6 +150,12 @@ impl Part {
 /// The normal form of a text (see [`Statement::digest`]); a text that cannot be cut is its own.
 pub fn normal_form(text: &[u8]) -> Vec<u8> {
     lexer::tokens(text).map_or_else(|_| text.to_vec(), |tokens| normal::normal_form(trim(&tokens)))
+}
+
+/// All of PostgreSQL's client encodings have ASCII in common, though in some its bytes are parts of characters, too; these begin
+/// with a byte that is not ASCII. A backslash may escape.
+fn is_plain_ascii(text: &[u8]) -> bool {
+    text.iter().all(|byte| byte.is_ascii() && *byte != b'\\')
 }
 
 /// Without `;` at either end: they change nothing.

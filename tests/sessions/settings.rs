@@ -1,6 +1,6 @@
 //! Settings that change how values are written or read.
 
-use crate::harness::raw::Raw;
+use crate::harness::raw::{Batch, Raw};
 use crate::harness::{Stage, client::TextRows};
 
 use super::differ::differ;
@@ -277,4 +277,41 @@ async fn client_encoding() {
     changing.query("SET NAMES 'UTF8'").await;
     assert_eq!(changing.query("SELECT v FROM t").await[1].values(), [Some("\u{e9}".as_bytes().to_vec())]);
     assert_eq!(utf8.one("SELECT v FROM t").await, "\u{e9}");
+}
+
+/// What is plain ASCII means the same in every encoding: such sessions do not invalidate what they do not write.
+#[tokio::test]
+async fn a_client_of_another_encoding_writes_what_it_says_and_no_more() {
+    let stage = Stage::setup(
+        "CREATE TABLE t (k text PRIMARY KEY, v int); INSERT INTO t VALUES ('\u{e9}', 1), ('e', 1);
+         CREATE TABLE other (v int); INSERT INTO other VALUES (1)",
+    )
+    .await;
+    let reader = stage.client().await;
+    let login = [("user", "postgres"), ("database", stage.database.as_str()), ("client_encoding", "LATIN1")];
+    let mut latin = Raw::ready_with(stage.proxy.port, &login).await;
+    let (accented, untouched) = ("SELECT v FROM t WHERE k = '\u{e9}'", "SELECT v FROM other");
+    stage.cached(&reader, untouched).await;
+    latin.query("SELECT count(*) FROM t").await;
+    assert!(stage.until_hit(untouched, async || reader.text(untouched).await).await.len() == 1);
+    let insert = "INSERT INTO t VALUES ($1, 5) ON CONFLICT (k) DO UPDATE SET v = t.v + 1";
+    let (by_text, by_parameter) = (b"UPDATE t SET v = v + 1 WHERE k = '\xe9'".as_slice(), &b"\xe9"[..]);
+    for _ in 0..4 {
+        let before = stage.cached(&reader, accented).await;
+        latin.send_batch(Batch::new().message(b'Q', &[by_text, b"\0"].concat())).await;
+        latin.until_ready().await;
+        assert_ne!(reader.text(accented).await, before, "stale after a write whose text is LATIN1");
+        let before = stage.cached(&reader, accented).await;
+        let batch = Batch::new().parse("", insert).bind("", "", &[Some(by_parameter)]).execute("", 0).sync();
+        latin.ask(batch).await;
+        assert_ne!(reader.text(accented).await, before, "stale after a write whose parameter is LATIN1");
+    }
+    // By now it is known what that writes.
+    stage.cached(&reader, untouched).await;
+    let batch = Batch::new().parse("", insert).bind("", "", &[Some(by_parameter)]).execute("", 0).sync();
+    latin.ask(batch).await;
+    latin.query("SELECT count(*) FROM t").await;
+    let hits = stage.proxy.hits().await;
+    reader.text(untouched).await;
+    assert_eq!(stage.proxy.hits().await, hits + 1, "a session in LATIN1 has invalidated another table");
 }
