@@ -19,7 +19,7 @@ pub(super) const COMMAND: Command = Command {
 };
 
 pub(super) fn rows(desk: &Desk) -> Vec<Row> {
-    let stats = desk.shared.breaker.stats();
+    let stats = desk.shared.lookout.breaker.stats();
     vec![vec![
         "upstream".into(),
         stats.state.label().into(),

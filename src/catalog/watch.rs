@@ -21,8 +21,20 @@ use crate::cache::versions::Marks;
 const LINGER: Duration = Duration::from_secs(2);
 const RECONNECT: Duration = Duration::from_secs(1);
 const LIMBO_POLL: Duration = Duration::from_millis(100);
+/// How long the server may take to answer the watcher. One that is silent for longer is as good as gone: what it would have
+/// said is not known, so nothing is served until another connection says it.
+const ANSWER: Duration = Duration::from_secs(60);
 /// Between two looks at a doubted catalogue, in multiples of what one takes: a stream of DDL must not keep the upstream busy.
 const PAUSE: u32 = 1;
+
+/// Why a control connection is given up.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error(transparent)]
+    Server(#[from] Error),
+    #[error("no answer within {} seconds", ANSWER.as_secs())]
+    Silent,
+}
 
 /// What a watcher needs besides its database.
 pub trait Control: Send + Sync + 'static {
@@ -79,7 +91,7 @@ fn wanted(database: &Database) -> bool {
 }
 
 /// Works on one connection. `Ok` when nobody is left.
-async fn attend(database: &Database, mut client: Client, control: &impl Control) -> Result<(), Error> {
+async fn attend(database: &Database, mut client: Client, control: &impl Control) -> Result<(), Lost> {
     let mut next_look = Instant::now();
     let mut pause_until = Instant::now();
     let mut empty_since: Option<Instant> = None;
@@ -90,13 +102,13 @@ async fn attend(database: &Database, mut client: Client, control: &impl Control)
         if !database.is_past_answered() {
             // There is nothing to look for until the last of the past is answered, which wakes us.
             if due {
-                client.check_connection().await?;
+                answered(client.check_connection()).await?;
                 next_look = started + control.refresh();
             }
         } else if due || (doubted && started >= pause_until) {
-            match look(database, &mut client, control.trusts_immutable_functions()).await {
+            match answered(look(database, &mut client, control.trusts_immutable_functions())).await {
                 // Something was dropped while it was looked at. The next look will tell.
-                Err(error) if !client.is_closed() => {
+                Err(Lost::Server(error)) if !client.is_closed() => {
                     debug!(database = %database.name, %error, "the catalogue was in motion")
                 }
                 looked => looked?,
@@ -105,7 +117,7 @@ async fn attend(database: &Database, mut client: Client, control: &impl Control)
             next_look = started + control.refresh();
             pause_until = Instant::now() + started.elapsed() * PAUSE;
         }
-        settle_limbo(database, &client).await?;
+        answered(settle_limbo(database, &client)).await?;
 
         let mut wait = next_look.saturating_duration_since(Instant::now());
         if !database.limbo.waiting().is_empty() {
@@ -124,6 +136,14 @@ async fn attend(database: &Database, mut client: Client, control: &impl Control)
         if woken && database.visitors() > 0 {
             tokio::time::sleep(pause_until.saturating_duration_since(Instant::now()).min(wait)).await;
         }
+    }
+}
+
+/// What the server says, unless it says nothing for too long.
+async fn answered<T>(question: impl Future<Output = Result<T, Error>>) -> Result<T, Lost> {
+    match tokio::time::timeout(ANSWER, question).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(Lost::Silent),
     }
 }
 

@@ -3,7 +3,8 @@
 //! **Invariant.** *Closed*: every call is made; it opens when the rolling window holds `failure_threshold` failures. *Open*: no
 //! call is made until `timeout_ms` is over. *Half open*: at most `success_threshold` calls are on their way at a time; as many
 //! successes close it, one failure opens it again. A call counts for the state in which it began, so one that was on its way
-//! when the breaker opened changes nothing; one that is dropped gives its place back.
+//! when the breaker opened changes nothing; one that is dropped gives its place back. Failures that are seen outside of calls
+//! may open a closed breaker, and change nothing else.
 //!
 //! The states are those of Nygard, "Release It!" (2007). Only errors that are the upstream's fault count as failures.
 
@@ -156,6 +157,16 @@ impl CircuitBreaker {
         Stats { state, total_requests, failures, failure_rate }
     }
 
+    /// A failure that was seen outside of any call: it may open a closed breaker. In the other states it says nothing new, since
+    /// what failed began before.
+    pub fn failed(&self) {
+        let generation = match *self.inner() {
+            Inner { phase: Phase::Closed, generation, .. } => Some(generation),
+            _ => None,
+        };
+        self.end(generation, Some(false));
+    }
+
     /// Somebody has seen that the upstream is there again: an open breaker does not wait for its time.
     pub fn seen_alive(&self) {
         let mut inner = self.inner();
@@ -192,13 +203,14 @@ impl CircuitBreaker {
         Ok(Call { breaker: self, generation, outcome: None })
     }
 
-    fn end(&self, generation: u64, outcome: Option<bool>) {
+    /// `generation` is that in which the call began; without one it is only counted.
+    fn end(&self, generation: Option<u64>, outcome: Option<bool>) {
         let mut inner = self.inner();
         let now = Instant::now();
         if let Some(success) = outcome {
             inner.window.record(now, success);
         }
-        if inner.generation != generation {
+        if Some(inner.generation) != generation {
             return;
         }
         let open = Phase::Open { until: now + Duration::from_millis(self.config.timeout_ms) };
@@ -238,7 +250,7 @@ impl Inner {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        self.breaker.end(self.generation, self.outcome);
+        self.breaker.end(Some(self.generation), self.outcome);
     }
 }
 

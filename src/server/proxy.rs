@@ -23,13 +23,17 @@ use crate::session::{self, ControlPlane, Seats, Shared, VisitorSeats};
 use crate::statement::Statements;
 use crate::telemetry::health::{Component, Status};
 use crate::telemetry::metrics::{Metrics, Side, State};
-use crate::upstream::open::{self, Target};
+use crate::upstream::connect;
+use crate::upstream::lookout::Lookout;
+use crate::upstream::open::Target;
 use crate::upstream::pool::Pool;
 use crate::wire::stream::Stream;
 use crate::wire::tls::ClientTlsAcceptor;
 
-/// Between two looks whether the upstream can be reached.
+/// Between two looks whether the upstream lets clients in.
 const PROBE: Duration = Duration::from_secs(2);
+/// Between two looks however many connections are lost.
+const PROBE_PAUSE: Duration = Duration::from_millis(200);
 const MEBIBYTE: usize = 1024 * 1024;
 
 pub struct Proxy {
@@ -46,14 +50,15 @@ impl Proxy {
         let config = &server.config;
         let target = Arc::new(Target::new(&config.upstream)?);
         let current = Arc::new(ArcSwap::from(config.clone()));
+        let lookout = Arc::new(Lookout::new(breaker(config, server.metrics.clone())));
+        tokio::spawn(probe(target.clone(), current.clone(), lookout.clone(), server.health.register("upstream")));
         let control = ControlPlane::new(
             target.clone(),
+            lookout.clone(),
             current.clone(),
             server.health.register("catalog"),
             server.metrics.clone(),
         );
-        let breaker = Arc::new(breaker(config, server.metrics.clone()));
-        tokio::spawn(probe(target.clone(), breaker.clone(), server.health.register("upstream")));
         let shared = Arc::new(Shared {
             metrics: server.metrics.clone(),
             statements: Statements::new(),
@@ -81,7 +86,7 @@ impl Proxy {
             rules: ArcSwap::from_pointee(Rules::new(&config.cache)),
             config: current,
             target,
-            breaker,
+            lookout,
         });
         tokio::spawn(measure(shared.clone()));
         let (orders, mut given) = mpsc::channel(1);
@@ -135,17 +140,21 @@ fn breaker(config: &Config, metrics: Arc<Metrics>) -> CircuitBreaker {
     })
 }
 
-/// Keeps the health of the upstream up to date: whether a connection can be opened.
-async fn probe(target: Arc<Target>, breaker: Arc<CircuitBreaker>, health: Arc<Component>) {
+/// Keeps the health of the upstream up to date: whether it lets clients in. A lost connection is looked into at once.
+async fn probe(target: Arc<Target>, config: Arc<ArcSwap<Config>>, lookout: Arc<Lookout>, health: Arc<Component>) {
     loop {
-        match open::open(&target).await {
-            Ok(_) => {
-                breaker.seen_alive();
+        let account = config.load().upstream.clone();
+        match connect::ping(&target, &account.user, &account.database).await {
+            Ok(()) => {
+                lookout.breaker.seen_alive();
                 health.set(Status::Healthy, "accepts connections")
             }
+            // Those who are in are served.
+            Err(error) if error.is_full() => health.set(Status::Degraded, "has no connection left"),
             Err(error) => health.set(Status::Unhealthy, error.to_string()),
         };
-        tokio::time::sleep(PROBE).await;
+        tokio::time::sleep(PROBE_PAUSE).await;
+        let _ = tokio::time::timeout(PROBE - PROBE_PAUSE, lookout.doubted()).await;
     }
 }
 

@@ -63,11 +63,11 @@ use crate::cache::store::Store;
 use crate::cache::versions::WriteSet;
 use crate::catalog::{Databases, Visit};
 use crate::config::Config;
-use crate::guard::CircuitBreaker;
 use crate::statement::Statements;
 use crate::telemetry::metrics::{Metrics, Side as SideLabel, State};
 use crate::upstream::backend::Backend;
 use crate::upstream::login::Connection;
+use crate::upstream::lookout::{Lookout, Loss};
 use crate::upstream::open::{self, Target};
 use crate::upstream::pool::{Permit, Pool, PoolKey};
 use crate::wire::stream::Stream;
@@ -91,8 +91,8 @@ pub struct Shared {
     pub visitors: VisitorSeats,
     pub pool: Pool,
     pub target: Arc<Target>,
-    /// Guards the opening of connections to it.
-    pub breaker: Arc<CircuitBreaker>,
+    /// What is seen of its state; guards the opening of connections to it.
+    pub lookout: Arc<Lookout>,
     pub tls: Option<ClientTlsAcceptor>,
     pub users: UserSource,
     pub control: Arc<ControlPlane>,
@@ -190,6 +190,8 @@ struct Session {
     /// An identical miss that is awaited.
     waiting: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     has_waited: bool,
+    /// What the upstream has said like somebody who ends.
+    last_words: Option<Box<str>>,
     /// The client is gone; the session follows when this ends.
     farewell: Option<Pin<Box<tokio::time::Sleep>>>,
     /// Statements to be analysed when the connection is idle.
@@ -257,6 +259,7 @@ impl Session {
             replay: None,
             waiting: None,
             has_waited: false,
+            last_words: None,
             farewell: None,
             analyses: VecDeque::new(),
             finished: None,
@@ -287,6 +290,8 @@ impl Session {
                 let _ = tokio::time::timeout(FAREWELL, self.client.flush(&mut self.client_stream)).await;
             }
             End::Upstream => {
+                let owed = !self.pipeline.is_empty();
+                self.shared.lookout.lost(&Loss { last_words: self.last_words.as_deref(), owed });
                 let _ = tokio::time::timeout(FAREWELL, self.client.flush(&mut self.client_stream)).await;
             }
             End::Client => {}

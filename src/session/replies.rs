@@ -12,6 +12,7 @@ use super::pipeline::{Event, Route};
 use super::span::Span;
 use super::witness::Trust;
 use crate::telemetry::metrics::Path;
+use crate::upstream::lookout::last_words;
 use crate::wire::error::{ErrorResponse, sqlstate};
 use crate::wire::frame::{self, HEADER_BYTES, Header, backend};
 use crate::wire::message::backend::ParameterStatus;
@@ -111,6 +112,14 @@ impl Session {
         {
             self.context.report(status.name, status.value);
         }
+        let mut route = reply.route;
+        if matches!(header.tag, backend::ERROR_RESPONSE | backend::NOTICE_RESPONSE)
+            && let Some(code) = last_words(body)
+        {
+            self.last_words = Some(code.into());
+            // They are the client's to hear, also in the middle of the proxy's own work.
+            route = Route::Forward;
+        }
         match reply.event {
             None => {}
             Some(Event::Parsed(_)) => {}
@@ -131,13 +140,14 @@ impl Session {
                 let status = body.first().and_then(|byte| Status::from_byte(*byte));
                 let status = status.ok_or_else(|| broken("the server reported an unknown transaction status"))?;
                 let own = span.own;
+                self.last_words = None;
                 self.ready(status, own, skipped.into_iter().chain([span]));
             }
         }
         if self.pipeline.is_confused() {
             self.tracking_lost();
         }
-        Ok(reply.route)
+        Ok(route)
     }
 
     /// The recording of the read whose result is being sent.

@@ -23,8 +23,9 @@ use crate::catalog::watch;
 use crate::config::AuthMode;
 use crate::guard::{BreakerError, retry_with_backoff};
 use crate::telemetry::metrics::{ErrorKind, Operation, Side as SideLabel, State};
-use crate::upstream::connect::{ConnectError, refused};
-use crate::upstream::login::{Connection, RelayError, login, relay};
+use crate::upstream::connect::{ConnectError, bounded, refused};
+use crate::upstream::login::{Connection, LoginError, RelayError, greet, login, relay};
+use crate::upstream::lookout::Loss;
 use crate::upstream::open;
 use crate::upstream::pool::{Permit, PoolKey};
 use crate::wire::error::{ErrorResponse, sqlstate};
@@ -150,14 +151,29 @@ impl Login<'_> {
             Ok(permit) => permit,
             Err(error) => return Err(Refusal::Told(stream, error)),
         };
-        let upstream = match self.guarded(|| async { Ok(open::open(&self.shared.target).await?) }).await {
+        let greeted = self
+            .guarded(|| async {
+                let upstream = open::open(&self.shared.target).await?;
+                Ok(greet(upstream, &self.startup.raw).await?)
+            })
+            .await;
+        let upstream = match greeted {
             Ok(upstream) => upstream,
             Err(error) => return self.refuse(stream, error).await,
         };
-        match relay(&mut stream, upstream, &self.startup.raw).await {
+        match relay(&mut stream, upstream).await {
             Ok(connection) => Ok((stream, connection, permit, None)),
-            Err(RelayError::Refused | RelayError::ClientGone) => Err(Refusal::Silent),
-            Err(error) => Err(Refusal::Told(stream, error.to_error_response())),
+            Err(RelayError::ClientGone) => Err(Refusal::Silent),
+            Err(RelayError::Refused(error)) => {
+                self.lost(&error);
+                Err(Refusal::Silent)
+            }
+            Err(error) => {
+                if let RelayError::Upstream(error) = &error {
+                    self.lost(error);
+                }
+                Err(Refusal::Told(stream, error.to_error_response()))
+            }
         }
     }
 
@@ -206,28 +222,35 @@ impl Login<'_> {
         }
     }
 
+    /// A login that nobody tries again failed.
+    fn lost(&self, error: &LoginError) {
+        let code = error.sqlstate();
+        self.shared.lookout.lost(&Loss { last_words: code.as_deref(), owed: error.is_loss() });
+    }
+
     /// The right to an upstream connection, when it is this client's turn.
     async fn permit(&self) -> Result<Permit, ErrorResponse> {
         self.shared.pool.acquire(self.wait).await.map_err(|full| full.to_error_response())
     }
 
-    /// Connects, more than once if need be, and not at all while the circuit breaker is open.
+    /// Connects, more than once if need be, and not at all while the circuit breaker is open. No attempt takes longer than
+    /// `upstream.connect_timeout_secs`.
     async fn guarded<T, F: Future<Output = Result<T, ConnectError>>>(
         &self,
         connect: impl Fn() -> F,
     ) -> Result<T, BreakerError<ConnectError>> {
-        let Shared { breaker, metrics, config, .. } = &**self.shared;
+        let Shared { lookout, metrics, config, target, .. } = &**self.shared;
         let attempts = AtomicU32::new(0);
         let attempt = || async {
             let started = Instant::now();
-            let connected = connect().await;
+            let connected = bounded(target, connect()).await;
             metrics.operation_duration(Operation::Connect).record(started.elapsed());
             if attempts.fetch_add(1, Ordering::Relaxed) > 0 {
                 metrics.retry_attempts(connected.is_ok()).increment(1);
             }
             connected
         };
-        retry_with_backoff(&config.load().retry, || breaker.call(attempt())).await
+        retry_with_backoff(&config.load().retry, || lookout.breaker.call(attempt())).await
     }
 
     /// Tells the client why it has no connection: in the upstream's own words, if it has said any.

@@ -1,11 +1,15 @@
 //! What may go wrong before an upstream connection is ready, and whether to try again.
 
+use bytes::BytesMut;
 use thiserror::Error;
+use tokio::time::timeout;
 
-use super::login::LoginError;
-use super::open::OpenError;
+use super::login::{LoginError, greet};
+use super::lookout::is_upstream_fault;
+use super::open::{OpenError, Target, open};
 use crate::guard::{BreakerError, Fault};
 use crate::wire::error::{ErrorResponse, sqlstate};
+use crate::wire::startup::{PROTOCOL_3_0, put_startup};
 
 #[derive(Debug, Error)]
 pub enum ConnectError {
@@ -15,25 +19,46 @@ pub enum ConnectError {
     Login(#[from] LoginError),
 }
 
+impl ConnectError {
+    /// The server is there and has no connection left.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Login(error) if error.sqlstate().as_deref() == Some(sqlstate::TOO_MANY_CONNECTIONS))
+    }
+}
+
 impl Fault for ConnectError {
     /// Nothing that a client asked for has been sent yet, so any failure that may pass is worth another attempt.
     fn is_retryable(&self) -> bool {
         match self {
-            Self::Open(error) => {
-                matches!(
-                    error,
-                    OpenError::Lookup(_) | OpenError::Connect(_) | OpenError::Timeout(_) | OpenError::Broken(_)
-                )
-            }
-            Self::Login(LoginError::Closed | LoginError::Io(_)) => true,
-            Self::Login(error) => error.sqlstate().is_some_and(|code| is_passing(&code)),
+            Self::Open(error) => error.may_pass(),
+            Self::Login(error) if error.is_loss() => true,
+            Self::Login(error) => error.sqlstate().is_some_and(|code| is_upstream_fault(&code)),
         }
     }
 }
 
-/// Connection exceptions, shutdown and start-up of the server, and too many connections.
-fn is_passing(code: &str) -> bool {
-    code == sqlstate::TOO_MANY_CONNECTIONS || code.starts_with("57P0") || code.starts_with("08")
+/// Gives up what takes longer than the target's `connect_timeout`, the login included, as libpq does.
+pub async fn bounded<T>(
+    target: &Target,
+    connect: impl Future<Output = Result<T, ConnectError>>,
+) -> Result<T, ConnectError> {
+    let limit = target.connect_timeout;
+    timeout(limit, connect).await.unwrap_or(Err(OpenError::Timeout(limit).into()))
+}
+
+/// Whether the server would let clients in now. It asks no more than what it answers to a start-up packet before any proof: a
+/// server that hangs, starts up, shuts down or is full says nothing, or says so.
+pub async fn ping(target: &Target, user: &str, database: &str) -> Result<(), ConnectError> {
+    let mut startup = BytesMut::new();
+    let parameters = [("user", user), ("database", database), ("application_name", "heliosproxy")];
+    let parameters = parameters.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+    put_startup(&mut startup, PROTOCOL_3_0, parameters);
+    match bounded(target, async { Ok(greet(open(target).await?, &startup).await?) }).await {
+        Ok(_) => Ok(()),
+        // It does not like this account, but is there to say so.
+        Err(error @ ConnectError::Login(LoginError::Refused { .. })) if !error.is_upstream_fault() => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// What a client is told when no connection is tried.
@@ -67,7 +92,7 @@ mod tests {
         for code in ["57P01", "57P03", "53300", "08006"] {
             assert!(refusal(code).is_retryable(), "{code}");
         }
-        for code in ["28P01", "28000", "3D000", "42501", "57014"] {
+        for code in ["28P01", "28000", "3D000", "42501", "57014", "08P01"] {
             assert!(!refusal(code).is_upstream_fault(), "{code}");
         }
         assert!(ConnectError::from(LoginError::Closed).is_retryable());

@@ -1,5 +1,6 @@
 //! From an open stream to an upstream connection that is ready for queries: by what the proxy knows of the user, or by passing
-//! authentication messages between the client and the upstream.
+//! authentication messages between the client and the upstream. Either begins with the upstream's first answer, a
+//! [`Greeting`].
 
 mod relay;
 
@@ -78,10 +79,34 @@ impl LoginError {
         }
     }
 
+    /// The connection was lost.
+    pub fn is_loss(&self) -> bool {
+        matches!(self, Self::Closed | Self::Io(_))
+    }
+
     /// The SQLSTATE with which the upstream refused.
     pub fn sqlstate(&self) -> Option<String> {
         let Self::Refused { frame } = self else { return None };
         field(frame.get(HEADER_BYTES..)?, b'C').map(|code| String::from_utf8_lossy(code).into_owned())
+    }
+}
+
+/// A server that has answered a start-up packet, and not with an error.
+pub struct Greeting {
+    frames: Frames,
+    /// Its first message.
+    tag: u8,
+    frame: Bytes,
+}
+
+/// Sends a start-up packet and waits for the first answer.
+pub async fn greet(stream: Stream, startup: &[u8]) -> Result<Greeting, LoginError> {
+    let mut frames = Frames::new(stream);
+    frames.stream.write_all(startup).await?;
+    frames.stream.flush().await?;
+    match frames.next().await? {
+        (backend::ERROR_RESPONSE, frame) => Err(LoginError::Refused { frame }),
+        (tag, frame) => Ok(Greeting { frames, tag, frame }),
     }
 }
 
@@ -92,14 +117,11 @@ pub async fn login(
     parameters: &[(Bytes, Bytes)],
     secret: &UpstreamSecret,
 ) -> Result<Connection, LoginError> {
-    let mut frames = Frames::new(stream);
     let mut out = BytesMut::new();
     startup::put_startup(&mut out, protocol, parameters.iter().map(|(name, value)| (&name[..], &value[..])));
-    frames.stream.write_all_buf(&mut out).await?;
-    frames.stream.flush().await?;
     let user = parameters.iter().rev().find(|(name, _)| name == "user").map_or(&[][..], |(_, user)| user);
+    let Greeting { mut frames, mut tag, mut frame } = greet(stream, &out).await?;
     loop {
-        let (tag, frame) = frames.next().await?;
         match tag {
             backend::AUTHENTICATION => {
                 let mut body = frame.slice(HEADER_BYTES..);
@@ -122,6 +144,7 @@ pub async fn login(
             backend::NOTICE_RESPONSE => {}
             _ => return Err(LoginError::Protocol("an unexpected message before authentication")),
         }
+        (tag, frame) = frames.next().await?;
     }
 }
 

@@ -4,5 +4,6 @@
 pub mod backend;
 pub mod connect;
 pub mod login;
+pub mod lookout;
 pub mod open;
 pub mod pool;

@@ -64,6 +64,11 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// The next attempt may do better.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Lookup(_) | Self::Connect(_) | Self::Timeout(_) | Self::Broken(_))
+    }
+
     /// 08001 if no connection came to be, 08006 if one did and was of no use.
     pub fn to_error_response(&self) -> ErrorResponse {
         let (code, hint) = match self {

@@ -8,6 +8,7 @@ pub mod sqlstate {
     pub const CANNOT_CONNECT_NOW: &str = "57P03";
     pub const CANT_CHANGE_NOW: &str = "55P02";
     pub const CONNECTION_FAILURE: &str = "08006";
+    pub const CRASH_SHUTDOWN: &str = "57P02";
     pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
     pub const IN_FAILED_TRANSACTION: &str = "25P02";
     pub const INSUFFICIENT_PRIVILEGE: &str = "42501";

@@ -136,6 +136,22 @@ impl Cluster {
         command
     }
 
+    /// As [`control`](Self::control), without blocking the tasks of this test.
+    pub async fn turn(&'static self, verb: &'static str, options: &'static [&'static str]) {
+        tokio::task::spawn_blocking(move || self.control(verb, options)).await.expect("pg_ctl ends well");
+    }
+
+    /// Sends a signal to every process of the server.
+    pub fn signal_all(&self, name: &str) {
+        let file = fs::read_to_string(self.data().join("postmaster.pid")).expect("a running server");
+        let postmaster = file.lines().next().expect("a first line");
+        let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap_or_default();
+        // The postmaster first: a backend that it has just started would be missed otherwise.
+        for pid in std::iter::once(postmaster).chain(children.split_whitespace()) {
+            let _ = Command::new("kill").arg(format!("-{name}")).arg(pid).stderr(Stdio::null()).status();
+        }
+    }
+
     fn data(&self) -> PathBuf {
         self.dir.join("data")
     }

@@ -76,6 +76,25 @@ async fn the_callers_own_errors_do_not_count() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn failures_outside_of_calls_open_it_and_change_nothing_else() {
+    let breaker = CircuitBreaker::new(CONFIG);
+    breaker.failed();
+    breaker.failed();
+    assert_eq!(breaker.state(), State::Closed);
+    fail(&breaker).await;
+    assert_eq!(breaker.state(), State::Open);
+    advance(seconds(0.9)).await;
+    breaker.failed();
+    advance(seconds(0.1)).await;
+    assert_eq!(breaker.state(), State::HalfOpen, "they do not keep it open for longer");
+    succeed(&breaker).await.unwrap();
+    breaker.failed();
+    succeed(&breaker).await.unwrap();
+    assert_eq!(breaker.state(), State::Closed, "what fails now may have begun before the server came back");
+    assert_eq!(breaker.stats().failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn successes_close_it_and_a_failure_opens_it_again() {
     let breaker = opened().await;
     advance(seconds(1.0)).await;

@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{Connection, Frames, LoginError};
+use super::{Connection, Frames, Greeting, LoginError};
 use crate::wire::error::{ErrorResponse, sqlstate};
 use crate::wire::frame::{HEADER_BYTES, backend, frontend};
 use crate::wire::stream::Stream;
@@ -20,7 +20,7 @@ const MAX_TOKEN: usize = 65_535;
 #[derive(Debug, Error)]
 pub enum RelayError {
     #[error("the upstream server refused the client, and the client was told")]
-    Refused,
+    Refused(LoginError),
     #[error("the client went away during authentication")]
     ClientGone,
     #[error("invalid authentication message of the client")]
@@ -40,14 +40,11 @@ impl RelayError {
     }
 }
 
-/// Logs a client in upstream with its own start-up packet and its own answers. AuthenticationOk is passed on; what follows up to
-/// ReadyForQuery is kept for the session to tell.
-pub async fn relay(client: &mut Stream, upstream: Stream, startup: &[u8]) -> Result<Connection, RelayError> {
-    let mut frames = Frames::new(upstream);
-    frames.stream.write_all(startup).await.map_err(LoginError::Io)?;
-    frames.stream.flush().await.map_err(LoginError::Io)?;
+/// Logs a client in upstream, which has been greeted with the client's own start-up packet, with the client's own answers.
+/// AuthenticationOk is passed on; what follows up to ReadyForQuery is kept for the session to tell.
+pub async fn relay(client: &mut Stream, upstream: Greeting) -> Result<Connection, RelayError> {
+    let Greeting { mut frames, mut tag, mut frame } = upstream;
     loop {
-        let (tag, frame) = frames.next().await?;
         match tag {
             backend::AUTHENTICATION => {
                 let code = frame.get(HEADER_BYTES..).and_then(|body| body.first_chunk::<4>());
@@ -55,7 +52,7 @@ pub async fn relay(client: &mut Stream, upstream: Stream, startup: &[u8]) -> Res
                     Some(0) => {
                         tell(client, &frame).await?;
                         return match frames.welcome().await {
-                            Err(LoginError::Refused { frame }) => refuse(client, &frame).await,
+                            Err(LoginError::Refused { frame }) => refuse(client, frame).await,
                             welcome => Ok(welcome?),
                         };
                     }
@@ -73,18 +70,19 @@ pub async fn relay(client: &mut Stream, upstream: Stream, startup: &[u8]) -> Res
                 }
             }
             backend::NEGOTIATE_PROTOCOL_VERSION | backend::NOTICE_RESPONSE => tell(client, &frame).await?,
-            backend::ERROR_RESPONSE => return refuse(client, &frame).await,
+            backend::ERROR_RESPONSE => return refuse(client, frame).await,
             _ => return Err(LoginError::Protocol("an unexpected message before authentication").into()),
         }
+        (tag, frame) = frames.next().await?;
     }
 }
 
 /// Passes the upstream's last words on.
-async fn refuse(client: &mut Stream, frame: &[u8]) -> Result<Connection, RelayError> {
-    tell(client, frame).await?;
+async fn refuse(client: &mut Stream, frame: Bytes) -> Result<Connection, RelayError> {
+    tell(client, &frame).await?;
     // Whatever keeps the client from reading it is its own.
     let _ = client.shutdown().await;
-    Err(RelayError::Refused)
+    Err(RelayError::Refused(LoginError::Refused { frame }))
 }
 
 async fn tell(client: &mut Stream, frame: &[u8]) -> Result<(), RelayError> {
