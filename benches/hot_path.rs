@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use heliosproxy::cache::entry::{Entry, Recording};
 use heliosproxy::cache::key::{CacheKey, request_key};
+use heliosproxy::cache::ledger::{Bookmarks, Ledger};
 use heliosproxy::cache::store::Store;
 use heliosproxy::cache::versions::{TableOid, TableRead, Versions, WriteSet};
 use heliosproxy::config::EvictionStrategy;
@@ -113,6 +114,33 @@ fn store(c: &mut Criterion) {
     }
 }
 
+/// What a hit costs the figures of its statement: alone, and beside another thread with hits of the same one.
+fn ledger(c: &mut Criterion) {
+    let mut group = c.benchmark_group("ledger");
+    let ledger = Arc::new(Ledger::new(1000));
+    let statement = Arc::new(Statement::analyse(PGBENCH));
+    let hit = |bookmarks: &mut Bookmarks, ledger: &Ledger, statement: &Arc<Statement>| {
+        if let Some(page) = bookmarks.page(ledger, black_box(statement), PGBENCH) {
+            page.hit(black_box(100), Duration::from_micros(200));
+        }
+    };
+    let mut bookmarks = Bookmarks::default();
+    group.bench_function("hit", |b| b.iter(|| hit(&mut bookmarks, &ledger, &statement)));
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let other = std::thread::spawn({
+        let (ledger, statement, stop) = (ledger.clone(), statement.clone(), stop.clone());
+        move || {
+            let mut bookmarks = Bookmarks::default();
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                hit(&mut bookmarks, &ledger, &statement);
+            }
+        }
+    });
+    group.bench_function("hit, two threads", |b| b.iter(|| hit(&mut bookmarks, &ledger, &statement)));
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    other.join().expect("it ends when told");
+}
+
 /// What a read observes and what a write does to it.
 fn versions(c: &mut Criterion) {
     let versions = Versions::default();
@@ -151,6 +179,6 @@ fn frames(c: &mut Criterion) {
 criterion_group! {
     name = hot_path;
     config = Criterion::default().sample_size(20).measurement_time(Duration::from_secs(1)).warm_up_time(Duration::from_millis(300));
-    targets = statements, keys, store, versions, frames
+    targets = statements, keys, store, ledger, versions, frames
 }
 criterion_main!(hot_path);

@@ -7,5 +7,6 @@ mod harness;
 mod watching {
     mod admin;
     mod admission;
+    mod statements;
     mod steering;
 }

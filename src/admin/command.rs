@@ -6,8 +6,8 @@ use std::pin::Pin;
 use super::Desk;
 use super::table::{Column, Row};
 use super::{
-    flush_cache, kill, reload, set, show_breakers, show_cache, show_clients, show_config, show_help, show_pools,
-    show_servers, show_stats, show_version,
+    cache_explain, flush_cache, kill, reload, set, show_breakers, show_cache, show_cache_advice, show_cache_top,
+    show_clients, show_config, show_help, show_pools, show_servers, show_stats, show_version,
 };
 use crate::statement::lexer::{Kind, Token};
 use crate::statement::literal;
@@ -62,6 +62,10 @@ pub const ALL: &[&Command] = &[
     &show_pools::COMMAND,
     &show_stats::COMMAND,
     &show_cache::COMMAND,
+    &show_cache_top::COMMAND,
+    &show_cache_advice::COMMAND,
+    &cache_explain::COMMAND,
+    &cache_explain::SHOWN,
     &show_breakers::COMMAND,
     &flush_cache::COMMAND,
     &kill::COMMAND,

@@ -1,40 +1,53 @@
-//! FLUSH CACHE: drops cached results, all of them or those that depend on a table.
+//! FLUSH CACHE: drops cached results, all of them, those that depend on a table, or those of a statement.
 //!
-//! **Invariant.** What was read before the command is never served after it: the counters that entries depend on are bumped, as
-//! a write would, so that a result which is on its way at the time is not kept either.
+//! **Invariant.** What was read before the command is never served after it, nor is a result kept that is on its way at the
+//! time: for tables because the counters that entries depend on are bumped, as a write would; for a statement because the store
+//! takes nothing in that was asked for before it was flushed.
 
 use super::Desk;
 use super::command::{Arguments, Command, no_such};
 use super::table::{Row, int};
+use crate::cache::ledger::ShapeId;
 use crate::cache::versions::WriteSet;
 
 pub(super) const COMMAND: Command = Command {
     words: "FLUSH CACHE",
-    follows: "[TABLE name]",
-    help: "Drops cached results: all of them, or those that depend on a table of any database",
+    follows: "[TABLE name | STATEMENT id]",
+    help: "Drops cached results: all, those that depend on a table of any database, or a statement's (SHOW CACHE TOP has the ids)",
     changes: true,
     columns: &[int("dropped")],
     run: |desk, arguments| {
         Box::pin(async move {
-            match relation(&arguments).ok_or_else(|| COMMAND.usage())? {
-                None => Ok(flush_all(desk)),
-                Some((schema, name)) => flush_table(desk, schema.as_deref(), &name),
+            match Target::of(&arguments).ok_or_else(|| COMMAND.usage())? {
+                Target::Everything => Ok(flush_all(desk)),
+                Target::Table { schema, name } => flush_table(desk, schema, name),
+                Target::Statement(id) => Ok(vec![vec![desk.shared.store.flush(id).into()]]),
             }
         })
     },
 };
 
-/// `Some(None)` if nothing follows.
-fn relation(arguments: &Arguments) -> Option<Option<(Option<String>, String)>> {
-    match arguments.texts()[..] {
-        [] => Some(None),
-        ["table", name] => Some(Some(match name.split_once('.') {
-            // A string 'schema.name'.
-            Some((schema, name)) => (Some(schema.into()), name.into()),
-            None => (None, name.into()),
-        })),
-        ["table", schema, ".", name] => Some(Some((Some(schema.into()), name.into()))),
-        _ => None,
+/// What is to be dropped.
+enum Target<'a> {
+    Everything,
+    Table { schema: Option<&'a str>, name: &'a str },
+    Statement(ShapeId),
+}
+
+impl<'a> Target<'a> {
+    fn of(arguments: &'a Arguments) -> Option<Self> {
+        match arguments.texts()[..] {
+            [] => Some(Self::Everything),
+            ["table", name] => Some(match name.split_once('.') {
+                // A string 'schema.name'.
+                Some((schema, name)) => Self::Table { schema: Some(schema), name },
+                None => Self::Table { schema: None, name },
+            }),
+            ["table", schema, ".", name] => Some(Self::Table { schema: Some(schema), name }),
+            // An id without quotes may be cut into a number and a word.
+            ["statement", ref id @ ..] => ShapeId::parse(&id.concat()).map(Self::Statement),
+            _ => None,
+        }
     }
 }
 

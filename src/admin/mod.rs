@@ -5,6 +5,7 @@
 //! new ones come last, so that scripts keep working. No text that a client has sent is shown but in its normal form without
 //! literals.
 
+mod cache_explain;
 mod command;
 mod conversation;
 mod drivers;
@@ -16,6 +17,8 @@ mod request;
 mod set;
 mod show_breakers;
 mod show_cache;
+mod show_cache_advice;
+mod show_cache_top;
 mod show_clients;
 mod show_config;
 mod show_help;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::ledger::ShapeId;
 use super::versions::Dependencies;
 use crate::wire::frame::backend;
 
@@ -27,6 +28,15 @@ pub struct Entry {
     expires: Millis,
     /// Upstream time that a hit saves.
     cost: Duration,
+    origin: Origin,
+}
+
+/// What a result is the answer of, and when that was asked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Origin {
+    pub shape: ShapeId,
+    /// How often the store had been flushed by then.
+    pub flushes: u64,
 }
 
 impl Entry {
@@ -46,7 +56,18 @@ impl Entry {
             filled: now,
             expires: now.saturating_add(ttl.as_millis() as u64),
             cost,
+            origin: Origin::default(),
         })
+    }
+
+    #[must_use]
+    pub fn from(mut self, origin: Origin) -> Self {
+        self.origin = origin;
+        self
+    }
+
+    pub fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// Whether a RowDescription is part of it.

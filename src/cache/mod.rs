@@ -7,6 +7,7 @@
 pub mod entry;
 pub mod flight;
 pub mod key;
+pub mod ledger;
 pub mod limbo;
 pub mod rules;
 pub mod store;

@@ -17,6 +17,7 @@ use std::time::Instant;
 use self::shard::Shard;
 use super::entry::{Entry, Millis};
 use super::key::CacheKey;
+use super::ledger::ShapeId;
 use crate::config::EvictionStrategy;
 
 /// Shards at most; a small store has fewer, so that each holds enough entries to choose from.
@@ -29,6 +30,8 @@ pub struct Store {
     entries: AtomicUsize,
     max_bytes: usize,
     max_entries: usize,
+    /// Times that something was flushed.
+    flushes: AtomicU64,
     clock: Clock,
 }
 
@@ -77,7 +80,7 @@ impl Store {
         let count = (max_bytes / BYTES_A_SHARD).clamp(1, MOST_SHARDS) as u64;
         let shards = (0..count).map(|seed| Mutex::new(Shard::new(strategy, seed))).collect();
         let (bytes, entries) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { shards, bytes, entries, max_bytes, max_entries, clock }
+        Self { shards, bytes, entries, max_bytes, max_entries, flushes: AtomicU64::new(0), clock }
     }
 
     pub fn now(&self) -> Millis {
@@ -114,6 +117,10 @@ impl Store {
         let now = self.now();
         let entry = Arc::new(entry);
         let mut shard = self.shard(&key);
+        // Under the lock: whoever flushes counts first and comes to this shard then.
+        if entry.origin().flushes != self.flushes() {
+            return 0;
+        }
         let replaced = shard.place(&key).map(|place| self.remove(&mut shard, place));
         // The first victim is of the newcomer's own shard, under the same lock: there the newcomer before this one is on
         // trial, so that what is read but once does not crowd out what is read often.
@@ -135,20 +142,39 @@ impl Store {
 
     /// Drops what is invalid already and would otherwise stay until it is looked up or evicted; returns how many.
     pub fn drop_invalid(&self) -> usize {
-        let mut dropped = Vec::new();
+        self.drop_where(|entry| !entry.valid())
+    }
+
+    /// Drops the results of one shape of statement, and keeps none that was asked for before; returns how many it had. A result
+    /// of another shape that is on its way is not kept either, which costs a miss.
+    pub fn flush(&self, shape: ShapeId) -> usize {
+        self.flushes.fetch_add(1, Ordering::SeqCst);
+        self.drop_where(|entry| entry.origin().shape == shape)
+    }
+
+    /// How often something was flushed, to be asked before a result is.
+    pub fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::SeqCst)
+    }
+
+    fn drop_where(&self, is_to_go: impl Fn(&Entry) -> bool) -> usize {
+        let mut dropped = 0;
         for shard in &self.shards {
             let mut shard = lock(shard);
+            let mut gone = Vec::new();
             let mut place = 0;
             while let Some(entry) = shard.entry_at(place) {
-                if entry.valid() {
-                    place += 1;
-                } else {
+                if is_to_go(entry) {
                     // The last one takes its place.
-                    dropped.push(self.remove(&mut shard, place));
+                    gone.push(self.remove(&mut shard, place));
+                } else {
+                    place += 1;
                 }
             }
+            drop(shard);
+            dropped += gone.len();
         }
-        dropped.len()
+        dropped
     }
 
     /// Bytes that the entries and their tables take, as the allocator counts.

@@ -64,6 +64,31 @@ pub enum Bypass {
 }
 
 impl Bypass {
+    /// In the order of their numbers.
+    pub const ALL: [Self; BYPASS_REASONS.len()] = [
+        Self::Disabled,
+        Self::NotRead,
+        Self::Transaction,
+        Self::Settings,
+        Self::Temporary,
+        Self::Encoding,
+        Self::Catalog,
+        Self::Pipelined,
+        Self::RowLocks,
+        Self::Function,
+        Self::Context,
+        Self::TemporalCast,
+        Self::NoRelation,
+        Self::Relation,
+        Self::RowSecurity,
+        Self::Operator,
+        Self::Shape,
+        Self::Undecided,
+        Self::Rule,
+        Self::Hint,
+        Self::InFlight,
+    ];
+
     pub fn word(self) -> &'static str {
         BYPASS_REASONS[self as usize]
     }
@@ -110,6 +135,9 @@ mod tests {
 
     #[test]
     fn every_reason_has_its_word() {
+        for (number, bypass) in Bypass::ALL.into_iter().enumerate() {
+            assert_eq!(bypass as usize, number, "{bypass:?}");
+        }
         assert_eq!(Bypass::Disabled.word(), "disabled");
         assert_eq!(Bypass::Undecided.word(), "undecided");
         assert_eq!(Bypass::Rule.word(), "rule");

@@ -87,6 +87,11 @@ impl ReadPlan {
         Self { tables: tables.iter().map(plan).collect(), types: found.parameter_types.clone() }
     }
 
+    /// The tables in the order of the analysis's relations, each with the column whose values an execution may pin.
+    pub fn tables(&self) -> impl Iterator<Item = (TableOid, Option<&str>)> {
+        self.tables.iter().map(|(table, pinned)| (table.oid, pinned.as_ref().map(|pinned| &*pinned.compared.name)))
+    }
+
     /// What to observe for an execution with these parameters.
     pub fn reads<'a>(&'a self, part: &'a Part, bind: Option<&'a Bind<'a>>) -> impl Iterator<Item = TableRead<'a>> {
         let parameters = Parameters { types: &self.types, bind };

@@ -162,13 +162,15 @@ pub enum AuthMode {
 }
 
 /// Who may use the admin database `helios`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
     /// Users who may look and change.
     pub users: Vec<String>,
     /// Users who may look.
     pub stats_users: Vec<String>,
+    /// Shapes of statements that figures are kept of.
+    pub max_statements: usize,
 }
 
 /// The result cache.
@@ -323,6 +325,12 @@ impl Default for Auth {
             auth_query: "SELECT rolname, rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin"
                 .into(),
         }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { users: Vec::new(), stats_users: Vec::new(), max_statements: 1000 }
     }
 }
 

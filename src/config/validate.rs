@@ -196,6 +196,7 @@ impl Rules {
                 self.broken(ADMIN_KEYS, format!("{key} must not hold an empty name"));
             }
         }
+        self.range(&["admin.max_statements"], admin.max_statements, 0..=1_000_000);
         let somebody = !admin.users.is_empty() || !admin.stats_users.is_empty();
         if somebody && auth.mode == AuthMode::Relay && auth.user_file.is_empty() && auth.auth_query.is_empty() {
             let message =

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::{Peer, Sessions, Signal};
 use crate::admin::{self, Desk};
 use crate::cache::flight::Flights;
+use crate::cache::ledger::Ledger;
 use crate::cache::rules::Rules;
 use crate::cache::store::Store;
 use crate::catalog::Databases;
@@ -67,6 +68,7 @@ impl Proxy {
                 config.cache.max_entries,
                 config.cache.eviction_strategy,
             ),
+            ledger: Ledger::new(config.admin.max_statements),
             flights: Arc::new(Flights::default()),
             databases: Databases::new(config.cache.version_stripes),
             sessions: Arc::default(),

@@ -10,6 +10,7 @@ use crate::telemetry::log::LogHandle;
 ///
 /// `cache.enabled` is among them because writes must be followed by all sessions or by none.
 const NEEDS_RESTART: &[&str] = &[
+    "admin.max_statements",
     "breaker.failure_threshold",
     "breaker.success_threshold",
     "breaker.timeout_ms",
@@ -84,6 +85,7 @@ mod tests {
     #[test]
     fn the_keys_that_need_a_restart_exist() {
         let mut other = Config::default();
+        other.admin.max_statements = 7;
         other.breaker.failure_threshold = 7;
         other.breaker.success_threshold = 7;
         other.breaker.timeout_ms = 7;

@@ -25,23 +25,23 @@ use crate::wire::message::backend::{data_row, parameter_types};
 use crate::wire::message::encode::{self, EncodeError};
 
 const NAME: &[u8] = b"heliosproxy";
-const STATEMENT: &[u8] = b"heliosproxy_statement";
+pub(super) const STATEMENT: &[u8] = b"heliosproxy_statement";
 
-const BEGIN: &str = "BEGIN TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY";
-const ROLLBACK: &str = "ROLLBACK";
+pub(super) const BEGIN: &str = "BEGIN TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY";
+pub(super) const ROLLBACK: &str = "ROLLBACK";
 
 /// Every relation that the transaction has locked, but for the view that says so. All names and operators are qualified: the
 /// session's search_path may put anything in front of pg_catalog.
-const LOCKS: &str = "SELECT l.relation, l.mode, pg_catalog.pg_relation_filepath(l.relation) FROM pg_catalog.pg_locks l \
+pub(super) const LOCKS: &str = "SELECT l.relation, l.mode, pg_catalog.pg_relation_filepath(l.relation) FROM pg_catalog.pg_locks l \
      WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.locktype OPERATOR(pg_catalog.=) 'relation' \
      AND l.relation OPERATOR(pg_catalog.<>) 'pg_catalog.pg_locks'::pg_catalog.regclass::pg_catalog.oid";
 
-const IDENTITY: &str = "SELECT session_user, current_user, pg_catalog.current_setting('role'), \
+pub(super) const IDENTITY: &str = "SELECT session_user, current_user, pg_catalog.current_setting('role'), \
      pg_catalog.current_setting('search_path'), pg_catalog.current_setting('default_transaction_isolation'), \
      EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
      OR EXISTS (SELECT FROM pg_catalog.pg_type t WHERE t.typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())";
 
-const SETTINGS: &str = "SELECT s.name, s.setting FROM pg_catalog.pg_settings s WHERE s.source OPERATOR(pg_catalog.<>) 'default' \
+pub(super) const SETTINGS: &str = "SELECT s.name, s.setting FROM pg_catalog.pg_settings s WHERE s.source OPERATOR(pg_catalog.<>) 'default' \
      AND s.context OPERATOR(pg_catalog.=) ANY ('{user,superuser,superuser-backend,backend}') ORDER BY s.name USING OPERATOR(pg_catalog.~<~)";
 
 #[derive(Debug)]
@@ -264,7 +264,7 @@ pub(super) fn run_all(out: &mut BytesMut, texts: &[&str]) -> Result<(), EncodeEr
 
 /// `None` if the statement could not be analysed: a lock, a timeout, a cancel, or an error of its own. That is not remembered,
 /// since a statement of the same shape may do better.
-fn findings(replies: &[u8]) -> Option<Findings> {
+pub(super) fn findings(replies: &[u8]) -> Option<Findings> {
     let mut found = Findings::default();
     for (tag, body) in frames(replies) {
         match tag {
@@ -288,7 +288,7 @@ fn lock(body: &[u8]) -> Option<RelationLock> {
     Some(RelationLock { oid, writes, temporary })
 }
 
-fn baseline(replies: &[u8]) -> Option<Baseline> {
+pub(super) fn baseline(replies: &[u8]) -> Option<Baseline> {
     let mut hasher = KeyHasher::new();
     let mut identity: Option<(bool, bool)> = None;
     for (tag, body) in frames(replies) {

@@ -8,14 +8,15 @@ use bytes::Bytes;
 use super::Session;
 use super::block::Status;
 use super::verdict::{Terms, Verdict};
-use crate::cache::entry::{Entry, Recording};
+use crate::cache::entry::{Entry, Origin, Recording};
 use crate::cache::flight::{Lead, Turn, Waiting};
 use crate::cache::key::{CacheKey, request_key};
+use crate::cache::ledger::{Page, ShapeId};
 use crate::cache::store::{Eviction, Lookup};
 use crate::cache::verdict::Bypass;
 use crate::cache::versions::{Dependencies, Quiet};
 use crate::catalog::analysis::Analysis;
-use crate::statement::Statement;
+use crate::statement::{Class, Statement};
 use crate::telemetry::metrics::{Access, Eviction as EvictionLabel};
 use crate::wire::message::Bind;
 
@@ -41,6 +42,7 @@ pub enum Plan {
 /// A read on its way that may become an entry.
 pub struct Fill {
     pub recording: Recording,
+    pub origin: Origin,
     pub basis: Basis,
     pub started: Instant,
 }
@@ -99,9 +101,21 @@ fn key(context: &[u8; 32], statement: &Statement, types: &[u32], bind: Option<&B
 impl Session {
     /// Decides about a read. `may_wait` is false if it has waited for an identical one before.
     pub(super) fn plan(&mut self, request: &ReadRequest<'_>, may_wait: bool) -> Plan {
-        match self.consider(request, may_wait) {
-            Ok(plan) => plan,
+        let considered = self.consider(request, may_wait);
+        let page = self.page(request.statement, request.text);
+        match considered {
+            Ok(plan) => {
+                match (page, &plan) {
+                    (Some(page), Plan::Serve(entry)) => page.hit(entry.frames(request.described).len(), entry.cost()),
+                    (Some(page), Plan::Relay(_)) => page.asked(),
+                    _ => {}
+                }
+                plan
+            }
             Err(bypass) => {
+                if let Some(page) = page {
+                    page.bypassed(bypass);
+                }
                 self.count_bypass(bypass);
                 // Worth recording if the reason is likely gone when the answer is here.
                 Plan::Relay(bypass.is_passing().then(|| self.tentative(request)).flatten().map(Box::new))
@@ -129,7 +143,7 @@ impl Session {
             Turn::Lead(lead) => {
                 self.count_access(Access::Miss);
                 let basis = Basis::Known { key, ttl, dependencies, _lead: lead };
-                Ok(Plan::Relay(Some(Box::new(self.fill(basis)))))
+                Ok(Plan::Relay(Some(Box::new(self.fill(request.statement, basis)))))
             }
             // In a block it might wait for somebody who waits for its locks.
             Turn::Follow(waiting) if may_wait && self.block.status() == Status::Idle => Ok(Plan::Wait(waiting)),
@@ -156,17 +170,43 @@ impl Session {
             bind: request.bind.map(|(body, _)| Bytes::copy_from_slice(body)),
             quiet: self.visit.database().versions.quiet(),
         };
-        Some(self.fill(Basis::Tentative(tentative)))
+        Some(self.fill(request.statement, Basis::Tentative(tentative)))
     }
 
-    fn fill(&self, basis: Basis) -> Fill {
-        Fill { recording: Recording::new(self.max_entry_bytes), basis, started: Instant::now() }
+    fn fill(&self, statement: &Statement, basis: Basis) -> Fill {
+        let shape = statement.parts.first().map_or_else(ShapeId::default, |part| ShapeId::of(&part.shape));
+        let origin = Origin { shape, flushes: self.shared.store.flushes() };
+        Fill { recording: Recording::new(self.max_entry_bytes), origin, basis, started: Instant::now() }
+    }
+
+    /// Where the figures of a statement are kept. Not for a session in whose texts literals may end elsewhere.
+    pub(super) fn page(&mut self, statement: &Arc<Statement>, text: &[u8]) -> Option<&Arc<Page>> {
+        if !self.context.is_plain_utf8() {
+            return None;
+        }
+        self.bookmarks.page(&self.shared.ledger, statement, text)
+    }
+
+    /// The same for a text that is relayed as it is and may be a read; the cache was not asked for it.
+    pub(super) fn page_of_relayed(&mut self, statement: &Arc<Statement>, text: &[u8]) -> Option<Arc<Page>> {
+        let [part] = statement.parts.as_slice() else { return None };
+        if part.class != Class::Read {
+            return None;
+        }
+        let reason = match &part.facts {
+            facts if facts.locks_rows => Bypass::RowLocks,
+            facts if facts.odd => Bypass::NotRead,
+            _ => Bypass::Shape,
+        };
+        let page = self.page(statement, text)?;
+        page.bypassed_by_form(reason);
+        Some(page.clone())
     }
 
     /// A recorded read of a known statement is complete.
     pub(super) fn store_known(&self, fill: Fill) {
         if let Basis::Known { key, ttl, dependencies, _lead } = fill.basis {
-            self.store(fill.recording, Terms { key, ttl }, dependencies, fill.started);
+            self.store(fill.recording, fill.origin, Terms { key, ttl }, dependencies, fill.started);
         }
     }
 
@@ -186,15 +226,15 @@ impl Session {
         let dependencies = database.versions.observe_since(quiet, plan.reads(part, bind.as_ref()));
         let ttl = self.ttl(&tentative.statement, &tentative.text, analysis);
         if let (Some(dependencies), Ok(ttl)) = (dependencies, ttl) {
-            self.store(fill.recording, Terms { key, ttl }, dependencies, fill.started);
+            self.store(fill.recording, fill.origin, Terms { key, ttl }, dependencies, fill.started);
         }
     }
 
-    fn store(&self, recording: Recording, terms: Terms, dependencies: Dependencies, started: Instant) {
+    fn store(&self, recording: Recording, origin: Origin, terms: Terms, dependencies: Dependencies, started: Instant) {
         let cost = started.elapsed();
         let store = &self.shared.store;
         if let Some(entry) = Entry::new(recording, dependencies, store.now(), terms.ttl, cost) {
-            let evicted = store.insert(terms.key, entry);
+            let evicted = store.insert(terms.key, entry.from(origin));
             self.count_eviction(Eviction::Capacity, evicted);
         }
     }

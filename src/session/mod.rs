@@ -11,6 +11,7 @@ mod control;
 mod control_plane;
 mod cycle;
 mod effects;
+mod explain;
 mod jobs;
 mod known;
 mod lookup;
@@ -41,7 +42,9 @@ use tokio::task::JoinHandle;
 
 pub use self::control::{Control, Sessions, Told};
 pub use self::control_plane::ControlPlane;
+pub use self::explain::{Explanation, explain};
 pub use self::startup::serve;
+pub use self::verdict::{Terms, Verdict};
 pub use self::visitor::{ADMIN_DATABASE, Visitor, VisitorSeats};
 
 use self::auth::UserSource;
@@ -57,6 +60,7 @@ use self::prepared::{Prepared, PreparedStatements};
 use self::span::Span;
 use self::witness::{Trust, Witness};
 use crate::cache::flight::Flights;
+use crate::cache::ledger::{Bookmarks, Ledger};
 use crate::cache::limbo::{BackendPid, Orphan};
 use crate::cache::rules::Rules;
 use crate::cache::store::Store;
@@ -84,6 +88,7 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     pub statements: Statements,
     pub store: Store,
+    pub ledger: Ledger,
     pub flights: Arc<Flights>,
     pub databases: Databases,
     pub sessions: Arc<Sessions>,
@@ -169,6 +174,7 @@ struct Session {
     context: Context,
     prepared: PreparedStatements,
     known: KnownAnalyses,
+    bookmarks: Bookmarks,
     /// The extended batch that has been relayed in part and not ended by a Sync.
     open: Option<Box<Span>>,
 
@@ -248,6 +254,7 @@ impl Session {
             context: state.context,
             prepared: PreparedStatements::default(),
             known: KnownAnalyses::default(),
+            bookmarks: Bookmarks::default(),
             open: None,
             key,
             cancels: Vec::new(),

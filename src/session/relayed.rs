@@ -62,6 +62,11 @@ impl Session {
             None => self.judge_opaque(),
         };
         let mut span = self.open.take().unwrap_or_default();
+        if let Some(Portal { prepared, .. }) = &portal
+            && span.page.is_none()
+        {
+            span.page = self.page_of_relayed(&prepared.statement, &prepared.text);
+        }
         self.take_note(&mut span, judged, portal.as_ref().map(|portal| &portal.prepared.statement));
         self.open = Some(span);
         self.push(Request::Execute);

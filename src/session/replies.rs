@@ -208,7 +208,11 @@ impl Session {
             if !span.own {
                 self.control.activity.answered();
                 self.shared.metrics.queries(span.class).increment(1);
-                self.shared.metrics.query_duration(Path::Upstream).record(span.started.elapsed());
+                let took = span.started.elapsed();
+                self.shared.metrics.query_duration(Path::Upstream).record(took);
+                if let Some(page) = &span.page {
+                    page.ran(took);
+                }
                 follow = span.fill.filter(|_| !span.failed);
             }
         }

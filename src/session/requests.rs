@@ -213,6 +213,7 @@ impl Session {
                 }
                 let mut span = Box::<Span>::default();
                 span.fill = fill;
+                span.page = self.page(statement, text).cloned();
                 self.take_note(&mut span, judged, Some(statement));
                 self.push(Request::Execute);
                 self.push_span(span, Request::Sync);
@@ -303,6 +304,10 @@ impl Session {
         self.wish_for_analyses(&statement, text, &[]);
         let mut span = self.open.take().unwrap_or_default();
         (span.fill, span.witness) = (fill, asked);
+        span.page = match statement.is_single_read() {
+            true => self.page(&statement, text).cloned(),
+            false => self.page_of_relayed(&statement, text),
+        };
         self.relay_query(header, judged, Some(&statement), span)
     }
 

@@ -8,6 +8,7 @@ use super::effects::{Effects, Settings, Transaction};
 use super::jobs::Job;
 use super::lookup::Fill;
 use super::witness::Asked;
+use crate::cache::ledger::Page;
 use crate::cache::versions::{Marks, WriteSet};
 use crate::catalog::Classified;
 use crate::statement::Statement;
@@ -26,6 +27,8 @@ pub struct Span {
     pub concerns_databases: bool,
     /// An ErrorResponse was among the replies.
     pub failed: bool,
+    /// Where the time that it takes is added.
+    pub page: Option<Arc<Page>>,
     /// The read that is being recorded.
     pub fill: Option<Box<Fill>>,
     /// The proxy's own request: what to do with the replies.
@@ -59,6 +62,7 @@ impl Default for Span {
             deallocates: Vec::new(),
             concerns_databases: false,
             failed: false,
+            page: None,
             fill: None,
             job: None,
             own: false,

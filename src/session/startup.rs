@@ -19,7 +19,7 @@ use super::cycle::Side;
 use super::negotiate::{NegotiateError, negotiate};
 use super::visitor::{self, Visitor, application_name};
 use super::{Ready, Session, SessionState, Shared};
-use crate::catalog::watch;
+use crate::catalog::{Visit, watch};
 use crate::config::AuthMode;
 use crate::guard::{BreakerError, retry_with_backoff};
 use crate::telemetry::metrics::{ErrorKind, Operation, Side as SideLabel, State};
@@ -287,6 +287,15 @@ impl Login<'_> {
     }
 }
 
+/// Enters a database and has its catalogue watched.
+pub(super) fn enter(shared: &Shared, database: &str) -> Visit {
+    let visit = shared.databases.enter(database);
+    if visit.needs_watcher() {
+        shared.runtime.spawn(watch::watch(visit.database().clone(), shared.control.clone()));
+    }
+    visit
+}
+
 /// Enters the database and tells the client who its backend is.
 async fn welcome(
     shared: &Arc<Shared>,
@@ -297,12 +306,9 @@ async fn welcome(
     key: Option<PoolKey>,
 ) -> Ready {
     let database_name = String::from_utf8_lossy(startup.database()).into_owned();
-    let visit = shared.databases.enter(&database_name);
     let tracking = shared.caching && !startup.is_physical_replication();
+    let visit = if tracking { enter(shared, &database_name) } else { shared.databases.enter(&database_name) };
     if tracking {
-        if visit.needs_watcher() {
-            shared.runtime.spawn(watch::watch(visit.database().clone(), shared.control.clone()));
-        }
         // Late is as good as never: then the first reads are not recorded.
         let _ = tokio::time::timeout(FIRST_MODEL, visit.database().first_model()).await;
     }

@@ -10,7 +10,7 @@ use crate::cache::key::CacheKey;
 use crate::cache::rules::Subject;
 use crate::cache::verdict::{Bypass, RelationName};
 use crate::catalog::analysis::Analysis;
-use crate::statement::Statement;
+use crate::statement::{Part, Statement};
 
 /// Bytes of a statement that are logged.
 const SHOWN_BYTES: usize = 200;
@@ -55,6 +55,16 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// Whether its text, or its parameters by type or value, make the answer depend on when it is asked.
+pub fn depends_on_time(request: &ReadRequest<'_>, part: &Part) -> bool {
+    // Text becomes a timetz, and a time shifts its zone, by the offset that is in force today.
+    let zoned_time = request
+        .types
+        .iter()
+        .any(|oid| TIMETZ_OIDS.contains(oid) || (part.facts.shifts_zone && TIME_OIDS.contains(oid)));
+    zoned_time || request.has_special_time_parameter() || part.facts.context_keyword || part.facts.special_time_literal
+}
+
 impl Session {
     /// The verdict on a read as of now. It runs nothing and changes nothing.
     pub(super) fn verdict(&mut self, request: &ReadRequest<'_>) -> Verdict {
@@ -89,16 +99,7 @@ impl Session {
         if !self.context.is_plain_utf8() {
             return Err(Bypass::Encoding);
         }
-        // Text becomes a timetz, and a time shifts its zone, by the offset that is in force today.
-        let zoned_time = request
-            .types
-            .iter()
-            .any(|oid| TIMETZ_OIDS.contains(oid) || (part.facts.shifts_zone && TIME_OIDS.contains(oid)));
-        if zoned_time
-            || request.has_special_time_parameter()
-            || part.facts.context_keyword
-            || part.facts.special_time_literal
-        {
+        if depends_on_time(request, part) {
             return Err(Bypass::Context);
         }
         let context = self.context.digest().copied().ok_or(Bypass::Settings)?;

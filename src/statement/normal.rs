@@ -41,6 +41,30 @@ pub fn shape(tokens: &[Token<'_>]) -> [u8; 32] {
     Sha256::digest(&out).into()
 }
 
+/// The normal form with `?` for every literal, cut after `longest` bytes: what may be shown of a statement.
+pub fn shape_text(tokens: &[Token<'_>], longest: usize) -> String {
+    let mut out = Vec::new();
+    for token in tokens {
+        if out.len() > longest {
+            break;
+        }
+        if !out.is_empty() {
+            out.push(b' ');
+        }
+        if token.kind.is_literal() {
+            out.push(b'?');
+        } else {
+            push_token(&mut out, token);
+        }
+    }
+    let mut text = String::from_utf8_lossy(&out).into_owned();
+    if text.len() > longest {
+        text.truncate((0..=longest).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0));
+        text.push_str(" ...");
+    }
+    text
+}
+
 fn push_token(out: &mut Vec<u8>, token: &Token<'_>) {
     if token.kind == Kind::Word {
         out.extend(token.text.iter().map(u8::to_ascii_lowercase));
