@@ -125,7 +125,7 @@ impl Store {
         // The first victim is of the newcomer's own shard, under the same lock: there the newcomer before this one is on
         // trial, so that what is read but once does not crowd out what is read often.
         let victim = if self.bytes() + bytes > self.max_bytes || self.entries() + 1 > self.max_entries {
-            shard.worst(&key, now).map(|place| self.remove(&mut shard, place))
+            shard.worst(None, now).map(|place| self.remove(&mut shard, place))
         } else {
             None
         };
@@ -193,7 +193,8 @@ impl Store {
             // Shards fill evenly (the key is a hash), so one of them, with its neighbours while it is empty, is sample enough.
             let victim = (0..self.shards.len()).find_map(|offset| {
                 let mut shard = lock(&self.shards[(start + offset) % self.shards.len()]);
-                let place = shard.worst(newcomer, now)?;
+                let spared = shard.place(newcomer);
+                let place = shard.worst(spared, now)?;
                 start = shard.random(self.shards.len());
                 Some(self.remove(&mut shard, place))
             });

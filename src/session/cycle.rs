@@ -16,8 +16,10 @@ use super::Session;
 use crate::wire::error::{ErrorResponse, sqlstate};
 use crate::wire::stream::Stream;
 
-/// Free space that a read is given at least.
+/// Room for a read where nothing is left of the last one.
 const READ_BYTES: usize = 16 * 1024;
+/// Free space that a read is given at least.
+const LEAST_READ_BYTES: usize = READ_BYTES / 4;
 
 /// One side of the session: what has been read from a stream and what is to be written to it. It does not own the stream, since
 /// the upstream's may change.
@@ -30,8 +32,8 @@ pub struct Side {
     /// Written, but perhaps not through TLS yet.
     unflushed: bool,
     pub closed: bool,
-    /// Not read from in this round: there is no room for more.
-    held: bool,
+    /// The task is woken when there is more to read. A side whose stream is another one begins without.
+    armed: bool,
 }
 
 /// A cached result on its way to the client, a buffer at a time.
@@ -58,12 +60,37 @@ impl Side {
         Self { input, ..Self::default() }
     }
 
-    /// Reads once. `Ready(0)` is the end of the stream.
-    fn poll_read(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.input.capacity() - self.input.len() < READ_BYTES / 4 {
+    /// Reads what is there, as far as there is room: in the end the side is armed, or the stream has ended, or neither.
+    fn read(&mut self, stream: &mut Stream, cx: &mut Context<'_>) {
+        // Back to the buffer's front: the same few cache lines in every round.
+        if self.input.is_empty() || self.room() < LEAST_READ_BYTES {
             self.input.reserve(READ_BYTES);
         }
-        pin!(stream.read_buf(&mut self.input)).poll(cx)
+        loop {
+            match pin!(stream.read_buf(&mut self.input)).poll(cx) {
+                Poll::Ready(Ok(bytes)) if bytes > 0 => {}
+                Poll::Ready(_) => {
+                    self.closed = true;
+                    return;
+                }
+                Poll::Pending => {
+                    self.armed = true;
+                    return;
+                }
+            }
+            if self.room() < LEAST_READ_BYTES {
+                return;
+            }
+        }
+    }
+
+    fn room(&self) -> usize {
+        self.input.capacity() - self.input.len()
+    }
+
+    /// It may have more to say, and nobody is waiting for it.
+    fn is_unheard(&self) -> bool {
+        !self.armed && !self.closed
     }
 
     /// Writes as much as the socket takes. Ready when everything is written.
@@ -72,7 +99,12 @@ impl Side {
             match std::pin::Pin::new(&mut *stream).poll_write(cx, &self.output) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => {
-                    self.output.advance(written);
+                    if written == self.output.len() {
+                        // Stays at the buffer's front, where it is warm.
+                        self.output.clear();
+                    } else {
+                        self.output.advance(written);
+                    }
                     self.unflushed = stream.is_tls();
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -110,21 +142,21 @@ impl Session {
         }
     }
 
-    /// One round over everything that can go on. False if nothing could.
+    /// One round over everything that can go on. False if whatever happens next wakes the task.
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         self.obey()?;
         // In the order in which bytes travel, so that what is read is written in the same round.
-        let mut progress = self.read_upstream(cx)?;
-        progress |= self.read_client(cx)?;
-        progress |= self.replies()?;
-        progress |= self.requests(cx)?;
-        progress |= self.refill();
+        self.read_upstream(cx)?;
+        self.read_client(cx)?;
+        self.replies()?;
+        self.requests(cx)?;
+        self.refill();
         self.write_upstream(cx)?;
         self.write_client(cx)?;
-        Ok(progress || self.can_go_on())
+        Ok(self.can_go_on())
     }
 
-    /// Whether something that was held up earlier in this round can go on now, though no socket will say so.
+    /// Whether something that was held up earlier in this round can go on now, though no socket will say so. What it misses hangs.
     fn can_go_on(&self) -> bool {
         let client_has_room = self.client.output.len() < self.buffer_bytes && self.replay.is_none();
         let upstream_has_room = self.upstream.output.len() < self.buffer_bytes;
@@ -136,9 +168,11 @@ impl Session {
             && client_has_room
             && upstream_has_room;
         let refill = self.replay.is_some() && self.client.output.is_empty();
-        let read = (self.upstream.held && !self.upstream_is_held()) || (self.client.held && !self.client_is_held());
+        let read_upstream = self.backend.is_some() && self.upstream.is_unheard() && !self.upstream_is_held();
+        let read_client = self.client.is_unheard() && !self.client_is_held();
         let ended = self.upstream.closed && self.client.output.is_empty() && self.replay.is_none();
-        reply || request || refill || read || ended || self.is_called()
+        let gone = self.client.closed && (!self.pipeline.at_own() || self.farewell.is_none());
+        reply || request || refill || read_upstream || read_client || ended || gone || self.is_called()
     }
 
     /// No room for more of what the upstream says.
@@ -196,69 +230,53 @@ impl Session {
         }
     }
 
-    fn read_upstream(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+    fn read_upstream(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         if self.upstream.closed {
             let flushed = self.client.output.is_empty() && self.replay.is_none();
-            self.upstream.held = false;
-            return if flushed { Err(End::Upstream) } else { Ok(false) };
+            return if flushed { Err(End::Upstream) } else { Ok(()) };
         }
-        self.upstream.held = self.upstream_is_held();
-        if self.upstream.held {
-            return Ok(false);
+        self.upstream.armed = false;
+        let held = self.upstream_is_held();
+        if let Some(backend) = self.backend.as_mut().filter(|_| !held) {
+            self.upstream.read(&mut backend.stream, cx);
         }
-        let Some(backend) = &mut self.backend else { return Ok(false) };
-        match self.upstream.poll_read(&mut backend.stream, cx) {
-            Poll::Ready(Ok(bytes)) if bytes > 0 => Ok(true),
-            Poll::Ready(_) => {
-                self.upstream.closed = true;
-                Ok(true)
-            }
-            Poll::Pending => Ok(false),
-        }
+        Ok(())
     }
 
-    fn read_client(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+    fn read_client(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         if self.client.closed {
             return self.let_client_go(cx);
         }
-        self.client.held = self.client_is_held();
-        if self.client.held {
-            return Ok(false);
+        self.client.armed = false;
+        if !self.client_is_held() {
+            self.client.read(&mut self.client_stream, cx);
         }
-        match self.client.poll_read(&mut self.client_stream, cx) {
-            Poll::Ready(Ok(bytes)) if bytes > 0 => Ok(true),
-            Poll::Ready(_) => {
-                self.client.closed = true;
-                Ok(true)
-            }
-            Poll::Pending => Ok(false),
-        }
+        Ok(())
     }
 
     /// The client is gone. What the proxy itself has asked is waited for: others profit from the answer.
-    fn let_client_go(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+    fn let_client_go(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         if !self.pipeline.at_own() {
             return Err(End::Client);
         }
         let farewell = self.farewell.get_or_insert_with(|| Box::pin(tokio::time::sleep(super::FAREWELL)));
         match farewell.as_mut().poll(cx) {
             Poll::Ready(()) => Err(End::Client),
-            Poll::Pending => Ok(false),
+            Poll::Pending => Ok(()),
         }
     }
 
     /// Moves the next piece of a cached result to the client's buffer when that is empty.
-    fn refill(&mut self) -> bool {
+    fn refill(&mut self) {
         if !self.client.output.is_empty() {
-            return false;
+            return;
         }
-        let Some(replay) = &mut self.replay else { return false };
+        let Some(replay) = &mut self.replay else { return };
         let piece = replay.frames.split_to(replay.frames.len().min(self.buffer_bytes));
         self.client.output.extend_from_slice(&piece);
         if replay.frames.is_empty() {
             self.client.output.extend_from_slice(&replay.tail);
             self.replay = None;
         }
-        true
     }
 }

@@ -31,8 +31,8 @@ impl Session {
 
     pub(super) fn relay_bind(&mut self, body: Option<&[u8]>) {
         self.opened();
-        match body.and_then(|body| Some((body, Bind::decode(body).ok()?))) {
-            Some((body, bind)) if self.tracking => {
+        match body.filter(|_| self.tracking).and_then(|body| Some((body, Bind::decode(body).ok()?))) {
+            Some((body, bind)) => {
                 self.send_if_unsent(bind.statement);
                 let context = self.context_of_next().copied();
                 let portal = self.prepared.get(bind.statement).map(|prepared| Portal {
@@ -50,7 +50,7 @@ impl Session {
 
     pub(super) fn relay_execute(&mut self, body: Option<&[u8]>) {
         self.opened();
-        let execute = body.and_then(|body| Execute::decode(body).ok());
+        let execute = body.filter(|_| self.tracking).and_then(|body| Execute::decode(body).ok());
         let portal = execute.and_then(|execute| self.prepared.portal(execute.portal)).cloned();
         let judged = match &portal {
             Some(Portal { prepared, bind, context }) => {

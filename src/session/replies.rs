@@ -23,10 +23,10 @@ const CONTROL_BYTES: usize = 64 * 1024;
 const OWN_BYTES: usize = 4 * 1024 * 1024;
 
 impl Session {
-    /// Deals with what the upstream has sent. True if anything could be done.
-    pub(super) fn replies(&mut self) -> Result<bool, End> {
+    /// Deals with what the upstream has sent.
+    pub(super) fn replies(&mut self) -> Result<(), End> {
         if self.upstream.input.is_empty() || self.client.output.len() >= self.buffer_bytes || self.replay.is_some() {
-            return Ok(false);
+            return Ok(());
         }
         let mut input = std::mem::take(&mut self.upstream.input);
         let result = self.take_replies(&mut input);
@@ -34,10 +34,9 @@ impl Session {
         result
     }
 
-    fn take_replies(&mut self, input: &mut bytes::BytesMut) -> Result<bool, End> {
+    fn take_replies(&mut self, input: &mut bytes::BytesMut) -> Result<(), End> {
         // Frames from the front up to `run` are forwarded, in one piece.
         let mut run = 0;
-        let mut progress = false;
         self.reply_needed = 0;
         loop {
             let rest = &input[run..];
@@ -70,7 +69,6 @@ impl Session {
                 self.reply_passing = (header.total - length, route);
                 (length, route)
             };
-            progress = true;
             match route {
                 Route::Forward => run += length,
                 Route::Swallow | Route::Collect => {
@@ -90,7 +88,7 @@ impl Session {
             input.advance(run);
         }
         self.after_replies();
-        Ok(progress)
+        Ok(())
     }
 
     /// Takes note of one frame, of which at least the beginning is here.

@@ -58,13 +58,10 @@ enum Front<'a> {
 }
 
 impl Session {
-    /// Deals with what the client has sent. True if anything could be done.
-    pub(super) fn requests(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let mut progress = false;
-        while self.accepts_requests(cx) && self.request()? {
-            progress = true;
-        }
-        Ok(progress)
+    /// Deals with what the client has sent.
+    pub(super) fn requests(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        while self.accepts_requests(cx) && self.request()? {}
+        Ok(())
     }
 
     /// Not while the upstream works for us, a cached result is on its way, somebody else's miss is awaited, or a buffer is full.
@@ -274,8 +271,8 @@ impl Session {
 
     /// A simple Query; without a body if it is too long to be looked at.
     fn query(&mut self, header: Header, body: Option<&[u8]>) -> Taken {
-        let text = body.and_then(|body| Query::decode(body).ok()).map(|query| query.text);
-        let Some(text) = text.filter(|_| self.tracking) else {
+        let query = body.filter(|_| self.tracking).and_then(|body| Query::decode(body).ok());
+        let Some(Query { text }) = query else {
             let judged = self.judge_opaque();
             let span = self.open.take().unwrap_or_default();
             return self.relay_query(header, judged, None, span);

@@ -15,8 +15,9 @@ use crate::config::EvictionStrategy;
 
 /// Entries compared for one eviction, besides the youngest.
 const SAMPLE: usize = 16;
-/// How many of them are asked whether they are still valid, which fetches what they depend on into the processor's cache.
-const VALIDATED: usize = 4;
+/// How many of them are asked at most whether they are still valid, which fetches what they depend on into the processor's
+/// cache: one fewer each time that all were, down to one.
+const MOST_ASKED: usize = 4;
 /// Tables of fewer places are not worth shrinking.
 const SMALL: usize = 64;
 
@@ -31,6 +32,8 @@ pub(super) struct Shard {
     /// Counts the lookups: the clock of recency and frequency, which so mean the same at every load.
     clock: u64,
     random: Random,
+    /// How many are asked the next time.
+    asked: usize,
 }
 
 /// What a comparison of entries needs stands here, so that the entry itself need not be fetched.
@@ -68,7 +71,7 @@ impl Slot {
 impl Shard {
     pub fn new(strategy: EvictionStrategy, seed: u64) -> Self {
         let (places, slots, ghosts) = (HashMap::default(), Vec::new(), Ghosts::default());
-        Self { places, slots, ghosts, strategy, clock: 0, random: Random(seed) }
+        Self { places, slots, ghosts, strategy, clock: 0, random: Random(seed), asked: MOST_ASKED }
     }
 
     /// Where `key` is. Ticks the clock.
@@ -125,27 +128,29 @@ impl Shard {
         slot.entry
     }
 
-    /// The place of the entry that is worth least, of a few and the youngest; never that of `spared`.
-    pub fn worst(&mut self, spared: &CacheKey, now: Millis) -> Option<usize> {
+    /// The place of the entry that is worth least, of a few and the youngest; never `spared`.
+    pub fn worst(&mut self, spared: Option<usize>, now: Millis) -> Option<usize> {
         let last = self.slots.len().checked_sub(1)?;
-        let mut worst = None;
-        let mut least = f64::INFINITY;
-        for pick in 0..=SAMPLE {
-            let place = if pick == 0 { last } else { self.random.below(self.slots.len()) };
-            let slot = &self.slots[place];
-            if slot.key == *spared {
-                continue;
-            }
-            // An entry past its use goes before any other.
-            if now >= slot.expires || (pick < VALIDATED && !slot.entry.valid()) {
-                return Some(place);
-            }
-            let score = score(self.strategy, &slot.usage, self.clock, self.half_life());
-            if worst.is_none() || score < least {
-                (worst, least) = (Some(place), score);
-            }
+        let mut sample = [last; SAMPLE + 1];
+        for place in &mut sample[1..] {
+            *place = self.random.below(self.slots.len());
         }
-        worst
+        // All are scored before any is compared: what is fetched for one of them does not wait for the others.
+        let half_life = self.half_life();
+        let scores = sample.map(|place| {
+            let slot = &self.slots[place];
+            // An entry past its use goes before any other.
+            if now >= slot.expires {
+                f64::NEG_INFINITY
+            } else {
+                score(self.strategy, &slot.usage, self.clock, half_life)
+            }
+        });
+        let candidates = || sample.iter().copied().zip(scores).filter(|(place, _)| Some(*place) != spared);
+        let invalid = candidates().take(self.asked).find(|(place, _)| !self.slots[*place].entry.valid());
+        self.asked = if invalid.is_some() { MOST_ASKED } else { (self.asked - 1).max(1) };
+        let worst = invalid.or_else(|| candidates().min_by(|(_, one), (_, other)| one.total_cmp(other)));
+        worst.map(|(place, _)| place)
     }
 
     /// A number that decides nothing but what is sampled.
