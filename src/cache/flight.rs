@@ -4,16 +4,15 @@
 //! reason, the key is out of the map and every waiter is woken. A waiter therefore never waits for somebody who is gone;
 //! how long it waits for somebody who is slow is the caller's bound.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::key::CacheKey;
+use super::key::{CacheKey, KeyMap};
 
 #[derive(Default)]
-pub struct Flights(Mutex<HashMap<CacheKey, Landing>>);
+pub struct Flights(Mutex<KeyMap<Landing>>);
 
 /// What wakes the waiters when it is dropped; most flights have none.
 type Landing = Option<watch::Sender<()>>;
@@ -49,7 +48,7 @@ impl Flights {
         }
     }
 
-    fn map(&self) -> MutexGuard<'_, HashMap<CacheKey, Landing>> {
+    fn map(&self) -> MutexGuard<'_, KeyMap<Landing>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

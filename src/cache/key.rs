@@ -1,9 +1,31 @@
 //! The cache key: SHA-256 over length-prefixed fields, so that no two different requests share one.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
 use sha2::{Digest, Sha256};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CacheKey(pub [u8; 32]);
+
+/// A map by cache key.
+pub type KeyMap<V> = HashMap<CacheKey, V, BuildHasherDefault<KeyPrefix>>;
+
+/// A cache key is uniformly distributed already, and nobody can choose it; its first bytes are hash enough.
+#[derive(Debug, Default)]
+pub struct KeyPrefix(u64);
+
+impl Hasher for KeyPrefix {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(prefix) = bytes.first_chunk::<8>() {
+            self.0 ^= u64::from_ne_bytes(*prefix);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 impl CacheKey {
     /// The first four bytes, for people.

@@ -23,6 +23,8 @@ mod writes;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use smallvec::SmallVec;
+
 pub use counter::{Counter, CounterRef, Seen, Stripe, Stripes};
 pub use table::{Attribute, Column, Table};
 pub use writes::{Marks, TableWrite, WriteSet};
@@ -53,9 +55,9 @@ pub struct TableRead<'a> {
     pub pin: Option<(&'a Column, Vec<Stripe>)>,
 }
 
-/// What an entry was filled under.
+/// What an entry was filled under. Those of a read by key of one table lie in the entry itself, so that a hit fetches less.
 #[derive(Debug, Clone)]
-pub struct Dependencies(Box<[(CounterRef, Seen)]>);
+pub struct Dependencies(SmallVec<[(CounterRef, Seen); 3]>);
 
 /// A span of time in which nothing was written, as far as it is still true.
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +85,7 @@ impl Versions {
 
     /// Observes everything that a read depends on; `None` while a write to any of it is in flight.
     pub fn observe<'a>(&self, reads: impl IntoIterator<Item = TableRead<'a>>) -> Option<Dependencies> {
-        let mut seen = Vec::with_capacity(4);
+        let mut seen = SmallVec::new();
         let mut observe = |counter: CounterRef| counter.observe().map(|word| seen.push((counter, word)));
         observe(CounterRef::Own(self.everything.clone()))?;
         for TableRead { table, pin } in reads {
@@ -98,7 +100,9 @@ impl Versions {
                 }
             }
         }
-        Some(Dependencies(seen.into()))
+        // What it takes is accounted for.
+        seen.shrink_to_fit();
+        Some(Dependencies(seen))
     }
 
     /// Starts a span in which nothing is written; `None` if something is in flight now.
@@ -141,9 +145,9 @@ impl Dependencies {
         self.0.iter().all(|(counter, seen)| counter.holds(*seen))
     }
 
-    /// Heap bytes of the list, for memory accounting.
+    /// Bytes that the list takes of the heap beyond itself, for memory accounting.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.0)
+        if self.0.spilled() { size_of_val(&*self.0) } else { 0 }
     }
 }
 

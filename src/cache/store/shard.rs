@@ -3,14 +3,12 @@
 //! **Invariant.** `places` maps each key in `slots` to its place there and holds nothing else; the youngest entry that has not
 //! been moved by a removal is in the last slot.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use super::ghosts::Ghosts;
 use super::score::{Use, score};
 use crate::cache::entry::{Entry, Millis, allocated};
-use crate::cache::key::CacheKey;
+use crate::cache::key::{CacheKey, KeyMap};
 use crate::config::EvictionStrategy;
 
 /// Entries compared for one eviction, besides the youngest.
@@ -25,7 +23,7 @@ const SMALL: usize = 64;
 #[derive(Debug)]
 #[repr(align(128))]
 pub(super) struct Shard {
-    places: HashMap<CacheKey, u32, BuildHasherDefault<KeyPrefix>>,
+    places: KeyMap<u32>,
     slots: Vec<Slot>,
     ghosts: Ghosts,
     strategy: EvictionStrategy,
@@ -45,22 +43,6 @@ pub(super) struct Slot {
     usage: Use,
 }
 
-/// A cache key is uniformly distributed already; its first bytes are hash enough.
-#[derive(Debug, Default)]
-struct KeyPrefix(u64);
-
-impl Hasher for KeyPrefix {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(prefix) = bytes.first_chunk::<8>() {
-            self.0 ^= u64::from_ne_bytes(*prefix);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 #[cfg(test)]
 impl Slot {
     pub fn frequency(&self) -> f32 {
@@ -70,7 +52,7 @@ impl Slot {
 
 impl Shard {
     pub fn new(strategy: EvictionStrategy, seed: u64) -> Self {
-        let (places, slots, ghosts) = (HashMap::default(), Vec::new(), Ghosts::default());
+        let (places, slots, ghosts) = (KeyMap::default(), Vec::new(), Ghosts::default());
         Self { places, slots, ghosts, strategy, clock: 0, random: Random(seed), asked: MOST_ASKED }
     }
 
@@ -135,16 +117,13 @@ impl Shard {
         for place in &mut sample[1..] {
             *place = self.random.below(self.slots.len());
         }
-        // All are scored before any is compared: what is fetched for one of them does not wait for the others.
+        // All are looked at before any is weighed: what is fetched from memory for one does not wait for the others.
+        let seen = sample.map(|place| (self.slots[place].expires, self.slots[place].usage));
         let half_life = self.half_life();
-        let scores = sample.map(|place| {
-            let slot = &self.slots[place];
-            // An entry past its use goes before any other.
-            if now >= slot.expires {
-                f64::NEG_INFINITY
-            } else {
-                score(self.strategy, &slot.usage, self.clock, half_life)
-            }
+        // An entry past its use goes before any other.
+        let scores = seen.map(|(expires, usage)| match now >= expires {
+            true => f64::NEG_INFINITY,
+            false => score(self.strategy, &usage, self.clock, half_life),
         });
         let candidates = || sample.iter().copied().zip(scores).filter(|(place, _)| Some(*place) != spared);
         let invalid = candidates().take(self.asked).find(|(place, _)| !self.slots[*place].entry.valid());
