@@ -253,9 +253,11 @@ impl Databases {
         self.by_name.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// Somebody is about to drop, rename or copy a database: connections to databases without clients are closed at once.
-    pub fn leave_unvisited(&self) {
+    /// Somebody has dropped, renamed or copied a database, or tried to: any name may mean another one now. Connections to
+    /// databases without clients are closed at once, since they are in the way.
+    pub fn may_have_changed(&self) {
         for database in self.by_name.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            database.doubt();
             if database.visitors() == 0 {
                 database.leave_now.store(true, Ordering::SeqCst);
                 database.wake.notify_one();

@@ -58,6 +58,8 @@ pub(super) async fn fingerprint(client: &impl GenericClient) -> Result<String, E
          FROM pg_catalog.pg_roles)"
             .into(),
     );
+    // Two databases made from one template are equal in all of the above.
+    parts.push("(SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())".into());
     parts.push("pg_conf_load_time()".into());
     parts.push("pg_postmaster_start_time()".into());
     let row = client.query_one(&format!("SELECT concat_ws('/', {})", parts.join(", ")), &[]).await?;

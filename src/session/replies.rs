@@ -183,7 +183,7 @@ impl Session {
                 Transaction::Kept | Transaction::Commits | Transaction::RollsBack | Transaction::Ends => {}
             }
             if span.concerns_databases {
-                self.shared.databases.leave_unvisited();
+                self.shared.databases.may_have_changed();
             }
             if !span.failed {
                 for statement in span.deallocates {

@@ -1,6 +1,6 @@
 //! DDL: the same text means something else afterwards.
 
-use crate::harness::{Options, Stage};
+use crate::harness::{Client, Options, Stage};
 
 use super::scenario::given;
 
@@ -96,6 +96,44 @@ async fn ddl_that_is_rolled_back_never_was() {
     writer.run("ROLLBACK").await;
     assert_eq!(stage.cached(&reader, "SELECT v FROM t").await, [[Some("1".to_string())]]);
     assert_eq!(writer.fails("SELECT w FROM t").await, "42703", "the answer of a rolled back transaction was kept");
+}
+
+/// What is in the catalogue of the second is the same to the last bit.
+#[tokio::test]
+async fn a_database_made_again_from_the_same_template_is_another_one() {
+    let stage = Stage::with(Options::default().key("log.level", "heliosproxy::catalog=debug")).await;
+    let (template, made) = (format!("{}_template", stage.database), format!("{}_made", stage.database));
+    let direct = stage.direct().await;
+    direct.run(&format!("CREATE DATABASE {template}")).await;
+    Client::connect(stage.cluster.port, "postgres", &template).await.run(TABLE).await;
+    let admin = stage.client().await;
+    let read = "SELECT v FROM t";
+    for way in ["DROP DATABASE", "DROP DATABASE (FORCE)", "ALTER DATABASE", ""] {
+        admin.run(&format!("CREATE DATABASE {made} TEMPLATE {template}")).await;
+        let looks = || stage.proxy.log_text().matches(&format!("looked at the catalogue database={made} ")).count();
+        let before = looks();
+        let client = Client::connect(stage.proxy.port, "postgres", &made).await;
+        // Before it does anything, which would make the proxy cautious.
+        crate::harness::wait_until("the catalogue is known", async || looks() > before).await;
+        let first = stage.cached(&client, read).await;
+        assert_eq!(first, [[Some("1".to_string())]], "the rows of the database before, after {way}");
+        client.run("UPDATE t SET v = 2").await;
+        assert_eq!(stage.cached(&client, read).await, [[Some("2".to_string())]]);
+        match way {
+            "DROP DATABASE (FORCE)" => admin.run(&format!("DROP DATABASE {made} WITH (FORCE)")).await,
+            "DROP DATABASE" => {
+                drop(client);
+                admin.run(&format!("DROP DATABASE {made}")).await;
+            }
+            "ALTER DATABASE" => {
+                drop(client);
+                admin.run(&format!("ALTER DATABASE {made} RENAME TO {made}_old")).await;
+            }
+            _ => admin.run(&format!("DROP DATABASE {made} WITH (FORCE)")).await,
+        }
+    }
+    direct.run(&format!("DROP DATABASE {made}_old")).await;
+    direct.run(&format!("DROP DATABASE {template}")).await;
 }
 
 #[tokio::test]
