@@ -11,6 +11,7 @@ mod stale {
     mod definitions;
     mod functions;
     mod hidden_writes;
+    mod prepared;
     mod relations;
     mod rows;
     mod scenario;

@@ -49,7 +49,7 @@ pub async fn explain(shared: &Arc<Shared>, database: &str, text: &[u8]) -> Resul
     let [part] = statement.parts.as_slice() else {
         return Ok(Explanation { statement, verdict: refused(Bypass::NotRead) });
     };
-    let request = ReadRequest { statement: &statement, text, types: &[], bind: None, described: true };
+    let request = ReadRequest { statement: &statement, text, types: &[], bind: None, described: true, stands: true };
     let mut asker = Asker::connect(shared, database).await?;
     let baseline = asker.baseline().await?;
     // Whatever it is: that it cannot be parsed is the best answer.

@@ -50,8 +50,6 @@ pub enum Job {
     ReadSettings { fill: Option<Box<Fill>> },
     /// Ask which relations a statement locks.
     Analyse(Box<Analyse>),
-    /// Parse statements that were so far answered from the cache only.
-    ParseUnsent,
     /// Ask what the block has locked.
     Witness,
     /// See whether that can be asked.
@@ -62,7 +60,7 @@ impl Job {
     pub fn operation(&self) -> Operation {
         match self {
             Self::ReadSettings { .. } => Operation::Resync,
-            Self::Analyse(_) | Self::ParseUnsent => Operation::Analyse,
+            Self::Analyse(_) => Operation::Analyse,
             Self::Witness | Self::TryWitness => Operation::Witness,
         }
     }
@@ -148,7 +146,6 @@ impl Session {
                 analyse.context = self.context.digest().copied().unwrap_or_default();
                 self.send_analysis(&analyse).map(|()| Job::Analyse(analyse))
             }
-            Job::ParseUnsent => Ok(Job::ParseUnsent),
             Job::Witness => self.send_witness().map(|()| Job::Witness),
             Job::TryWitness => self.send_rolled_back(&[BEGIN, &QUESTION]).map(|()| Job::TryWitness),
         };
@@ -189,19 +186,6 @@ impl Session {
         run_all(out, commands)
     }
 
-    /// Before the client's text is run that may use or show prepared statements: those that were never sent are.
-    pub(super) fn parse_unsent(&mut self) {
-        let unsent = self.prepared.take_all_unsent();
-        if unsent.is_empty() {
-            return;
-        }
-        for prepared in unsent {
-            // It was decoded from a message, so it fits into one.
-            let _ = encode::parse(&mut self.upstream.output, &prepared.name, &prepared.text, &prepared.types);
-        }
-        self.start(Job::ParseUnsent);
-    }
-
     /// All replies of a job are in `own_replies`.
     pub(super) fn finish_job(&mut self, job: Job) {
         let replies = std::mem::take(&mut self.own_replies);
@@ -220,7 +204,6 @@ impl Session {
                 }
             }
             Job::Analyse(analyse) => self.finish_analysis(*analyse, &replies),
-            Job::ParseUnsent => {}
             Job::Witness => self.witnessed = Witness::read(&replies),
             Job::TryWitness => self.tried_witness(&replies),
         }

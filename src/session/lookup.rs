@@ -30,6 +30,8 @@ pub struct ReadRequest<'a> {
     pub bind: Option<(&'a [u8], Bind<'a>)>,
     /// A RowDescription is part of the answer.
     pub described: bool,
+    /// What its client may have been told of its result before is what others are told now.
+    pub stands: bool,
 }
 
 /// What to do with a read.
@@ -130,7 +132,7 @@ impl Session {
         let plan = analysis.as_ref().ok_or(Bypass::Undecided)?.read.as_ref().map_err(|bypass| *bypass)?;
         let store = &self.shared.store;
         match store.get(&key) {
-            Lookup::Hit(entry) if request.fits(&entry) && entry.is_younger(ttl, || store.now()) => {
+            Lookup::Hit(entry) if request.stands && request.fits(&entry) && entry.is_younger(ttl, || store.now()) => {
                 return Ok(Plan::Serve(entry));
             }
             Lookup::Hit(_) | Lookup::Absent => {}
@@ -146,7 +148,9 @@ impl Session {
                 Ok(Plan::Relay(Some(Box::new(self.fill(request.statement, basis)))))
             }
             // In a block it might wait for somebody who waits for its locks.
-            Turn::Follow(waiting) if may_wait && self.block.status() == Status::Idle => Ok(Plan::Wait(waiting)),
+            Turn::Follow(waiting) if may_wait && request.stands && self.block.status() == Status::Idle => {
+                Ok(Plan::Wait(waiting))
+            }
             Turn::Follow(_) => {
                 self.count_access(Access::Miss);
                 Ok(Plan::Relay(None))

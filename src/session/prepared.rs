@@ -1,7 +1,12 @@
 //! The client's prepared statements and portals.
 //!
-//! **Invariant.** A statement in the map exists for the client: the upstream has it, or is being asked to, or has parsed the
-//! same text for the same kind of session before (it was answered from the cache) and gets it before anything refers to it.
+//! **Invariant.** A statement in the map exists for the client: the upstream has it, or is being asked to. An unnamed one may
+//! have been answered from the cache: then the upstream, which has parsed the same text for the same kind of session before, gets
+//! it before anything refers to it.
+//!
+//! PostgreSQL refuses to execute a statement whose result has changed its shape since it was prepared, by DDL or because its names
+//! mean something else under other settings (`RevalidateCachedQuery`, src/backend/utils/cache/plancache.c). What others read
+//! with the same text is therefore served only to whom the upstream has answered under the same [`Standing`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +27,17 @@ pub struct Prepared {
 struct Place {
     prepared: Arc<Prepared>,
     upstream: bool,
+    /// Under which the upstream has parsed or executed it last, if that is known.
+    standing: Option<Standing>,
+}
+
+/// What decides about the shape of a statement's result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Of the catalogue.
+    pub epoch: u64,
+    /// Digest of the session's settings.
+    pub context: [u8; 32],
 }
 
 /// A statement with its parameters.
@@ -43,15 +59,28 @@ pub struct PreparedStatements {
 
 impl PreparedStatements {
     /// A Parse is being sent upstream. A name that is taken stays what it is: the upstream will refuse.
-    pub fn sent(&mut self, prepared: Arc<Prepared>) {
+    pub fn sent(&mut self, prepared: Arc<Prepared>, standing: Option<Standing>) {
         if prepared.name.is_empty() || !self.statements.contains_key(&prepared.name) {
-            self.statements.insert(prepared.name.clone(), Place { prepared, upstream: true });
+            self.statements.insert(prepared.name.clone(), Place { prepared, upstream: true, standing });
         }
     }
 
-    /// A Parse was answered without the upstream.
-    pub fn answered(&mut self, prepared: Arc<Prepared>) {
-        self.statements.insert(prepared.name.clone(), Place { prepared, upstream: false });
+    /// A Parse of the unnamed statement was answered without the upstream.
+    pub fn answered(&mut self, prepared: Arc<Prepared>, standing: Option<Standing>) {
+        self.statements.insert(prepared.name.clone(), Place { prepared, upstream: false, standing });
+    }
+
+    /// The upstream has executed it.
+    pub fn executed(&mut self, prepared: &Arc<Prepared>, standing: Standing) {
+        if let Some(place) = self.statements.get_mut(&prepared.name)
+            && Arc::ptr_eq(&place.prepared, prepared)
+        {
+            place.standing = Some(standing);
+        }
+    }
+
+    pub fn standing(&self, name: &[u8]) -> Option<Standing> {
+        self.statements.get(name)?.standing
     }
 
     /// The upstream did not take this Parse.
@@ -59,11 +88,6 @@ impl PreparedStatements {
         if self.statements.get(&prepared.name).is_some_and(|place| Arc::ptr_eq(&place.prepared, prepared)) {
             self.statements.remove(&prepared.name);
         }
-    }
-
-    /// A named statement of this name exists: another Parse of it would be refused.
-    pub fn is_taken(&self, name: &[u8]) -> bool {
-        !name.is_empty() && self.statements.contains_key(name)
     }
 
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
@@ -75,17 +99,6 @@ impl PreparedStatements {
         let place = self.statements.get_mut(name).filter(|place| !place.upstream)?;
         place.upstream = true;
         Some(place.prepared.clone())
-    }
-
-    /// All named statements that the upstream does not have yet. From now on they count as sent.
-    pub fn take_all_unsent(&mut self) -> Vec<Arc<Prepared>> {
-        let unsent = self.statements.values_mut().filter(|place| !place.upstream && !place.prepared.name.is_empty());
-        unsent
-            .map(|place| {
-                place.upstream = true;
-                place.prepared.clone()
-            })
-            .collect()
     }
 
     pub fn forget(&mut self, name: &[u8]) {

@@ -6,10 +6,9 @@ use bytes::{Buf, Bytes};
 
 use super::Session;
 use super::pipeline::{Origin, Request};
-use super::prepared::{Portal, Prepared};
+use super::prepared::{Portal, Prepared, Standing};
 use super::requests::ClientRequest;
 use super::span::Span;
-use crate::statement::{Class, SessionCommand, Statement};
 use crate::wire::message::{Bind, Execute, Parse, encode};
 
 impl Session {
@@ -17,12 +16,7 @@ impl Session {
         self.opened();
         let prepared = if self.tracking { body.and_then(|body| self.decode_parse(body)).map(Arc::new) } else { None };
         match &prepared {
-            Some(prepared) => {
-                if uses_prepared_statements(&prepared.statement) {
-                    self.parse_unsent_in_batch();
-                }
-                self.prepared.sent(prepared.clone());
-            }
+            Some(prepared) => self.prepared.sent(prepared.clone(), self.standing()),
             // Its name may be any: what we knew is not certain any more.
             None => self.prepared.deallocate(|_| true),
         }
@@ -110,17 +104,15 @@ impl Session {
         }
     }
 
-    /// As [`parse_unsent`](Session::parse_unsent), inside the client's batch.
-    fn parse_unsent_in_batch(&mut self) {
-        for prepared in self.prepared.take_all_unsent() {
-            self.inject(prepared);
-        }
-    }
-
     fn inject(&mut self, prepared: Arc<Prepared>) {
         // It was decoded from a message, so it fits into one.
         let _ = encode::parse(&mut self.upstream.output, &prepared.name, &prepared.text, &prepared.types);
         self.pipeline.push(Origin::Injected, Request::Parse(Some(prepared)));
+    }
+
+    /// Under which a statement is parsed or executed that is sent now.
+    pub(super) fn standing(&self) -> Option<Standing> {
+        Some(Standing { epoch: self.visit.database().epoch(), context: *self.context_of_next()? })
     }
 
     pub(super) fn decode_parse(&self, body: &[u8]) -> Option<Prepared> {
@@ -132,21 +124,4 @@ impl Session {
             statement: self.shared.statements.get(parse.text),
         })
     }
-}
-
-/// Whether the text may use, show or drop prepared statements that the upstream has not been told of.
-pub(super) fn uses_prepared_statements(statement: &Statement) -> bool {
-    statement.parts.iter().any(|part| {
-        part.facts.mentions_prepared
-            || matches!(
-                part.class,
-                Class::Execute
-                    | Class::Explain { .. }
-                    | Class::Do
-                    | Class::Call
-                    | Class::Unknown
-                    | Class::Ddl
-                    | Class::Session(SessionCommand::Deallocate | SessionCommand::Prepare)
-            )
-    })
 }

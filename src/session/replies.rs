@@ -186,6 +186,9 @@ impl Session {
                 self.shared.databases.may_have_changed();
             }
             if !span.failed {
+                if let Some((prepared, standing)) = &span.executes {
+                    self.prepared.executed(prepared, *standing);
+                }
                 for statement in span.deallocates {
                     let mentions = |name: &[u8]| {
                         std::str::from_utf8(name).is_ok_and(|name| statement.parts.iter().any(|part| part.names(name)))

@@ -13,7 +13,6 @@ use super::lookup::{Plan, ReadRequest};
 use super::notes::Judged;
 use super::pipeline::Request;
 use super::prepared::{Portal, Prepared};
-use super::relayed::uses_prepared_statements;
 use super::span::Span;
 use crate::cache::entry::Entry;
 use crate::cache::flight::Waiting;
@@ -146,8 +145,7 @@ impl Session {
             Some(body) => Some(Arc::new(self.decode_parse(body)?)),
             None => None,
         };
-        if parse.as_ref().is_some_and(|parse| !parse.statement.is_single_read() || self.prepared.is_taken(&parse.name))
-        {
+        if parse.as_ref().is_some_and(|parse| !parse.statement.is_single_read()) {
             return None;
         }
         let body = frames.next(frontend::BIND)?;
@@ -175,7 +173,14 @@ impl Session {
     fn read_batch(&mut self, batch: Batch<'_>) -> Option<Taken> {
         let may_wait = !std::mem::take(&mut self.has_waited);
         let Prepared { text, types, statement, .. } = &*batch.prepared;
-        let request = ReadRequest { statement, text, types, bind: Some(batch.bind), described: batch.described };
+        let standing = self.standing();
+        // A named statement is the upstream's to make: it may be refused, and it is used again.
+        let stands = match &batch.parse {
+            Some(parse) => parse.name.is_empty(),
+            None => standing.is_some() && self.prepared.standing(&batch.prepared.name) == standing,
+        };
+        let request =
+            ReadRequest { statement, text, types, bind: Some(batch.bind), described: batch.described, stands };
         let taken = match self.plan(&request, may_wait) {
             Plan::Wait(waiting) => {
                 self.wait_for(waiting);
@@ -184,7 +189,7 @@ impl Session {
             Plan::Serve(entry) => {
                 if let Some(parse) = batch.parse {
                     self.client.output.extend_from_slice(&[backend::PARSE_COMPLETE, 0, 0, 0, 4]);
-                    self.prepared.answered(parse);
+                    self.prepared.answered(parse, standing);
                 }
                 self.client.output.extend_from_slice(&[backend::BIND_COMPLETE, 0, 0, 0, 4]);
                 self.serve(&entry, batch.described);
@@ -197,7 +202,7 @@ impl Session {
                 }
                 match batch.parse {
                     Some(parse) => {
-                        self.prepared.sent(parse.clone());
+                        self.prepared.sent(parse.clone(), standing);
                         self.push(Request::Parse(Some(parse)));
                     }
                     None => self.send_if_unsent(&batch.prepared.name),
@@ -211,6 +216,7 @@ impl Session {
                 let mut span = Box::<Span>::default();
                 span.fill = fill;
                 span.page = self.page(statement, text).cloned();
+                span.executes = standing.map(|standing| (batch.prepared.clone(), standing));
                 self.take_note(&mut span, judged, Some(statement));
                 self.push(Request::Execute);
                 self.push_span(span, Request::Sync);
@@ -280,7 +286,8 @@ impl Session {
         let statement = self.shared.statements.get(text);
         let mut fill = None;
         if statement.is_single_read() {
-            let request = ReadRequest { statement: &statement, text, types: &[], bind: None, described: true };
+            let request =
+                ReadRequest { statement: &statement, text, types: &[], bind: None, described: true, stands: true };
             let may_wait = !std::mem::take(&mut self.has_waited);
             match self.plan(&request, may_wait) {
                 Plan::Wait(waiting) => {
@@ -293,8 +300,6 @@ impl Session {
                 }
                 Plan::Relay(relayed) => fill = relayed,
             }
-        } else if uses_prepared_statements(&statement) {
-            self.parse_unsent();
         }
         let asked = self.ask_before_commit(&statement);
         let judged = self.judge(&statement, &[], None);

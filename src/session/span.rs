@@ -7,6 +7,7 @@ use super::block::{Timing, Writes};
 use super::effects::{Effects, Settings, Transaction};
 use super::jobs::Job;
 use super::lookup::Fill;
+use super::prepared::{Prepared, Standing};
 use super::witness::Asked;
 use crate::cache::ledger::Page;
 use crate::cache::versions::{Marks, WriteSet};
@@ -31,6 +32,8 @@ pub struct Span {
     pub page: Option<Arc<Page>>,
     /// The read that is being recorded.
     pub fill: Option<Box<Fill>>,
+    /// The prepared read that it is, and under what it is sent.
+    pub executes: Option<(Arc<Prepared>, Standing)>,
     /// The proxy's own request: what to do with the replies.
     pub job: Option<Job>,
     pub own: bool,
@@ -64,6 +67,7 @@ impl Default for Span {
             failed: false,
             page: None,
             fill: None,
+            executes: None,
             job: None,
             own: false,
             witness: None,

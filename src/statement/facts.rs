@@ -45,8 +45,6 @@ pub struct Facts {
     pub tablesample: bool,
     /// TEMP, TEMPORARY or a name that starts with `pg_temp`.
     pub temporary: bool,
-    /// Names the views or functions that show the session's prepared statements and cursors.
-    pub mentions_prepared: bool,
     /// Conversions through which text in the data may name the current time, each once. Those that provably cannot are
     /// left out.
     pub temporal_casts: Vec<TemporalCast>,
@@ -101,8 +99,6 @@ impl Facts {
         self.context_keyword |= unquoted && !after_dot && is_context_keyword(&name);
         self.tablesample |= unquoted && name == "tablesample";
         self.temporary |= name.starts_with("pg_temp") || (unquoted && matches!(name.as_str(), "temp" | "temporary"));
-        self.mentions_prepared |=
-            matches!(name.as_str(), "pg_prepared_statements" | "pg_prepared_statement" | "pg_cursors" | "pg_cursor");
         self.names.push(Name { name: name.into(), call, after_dot });
     }
 
