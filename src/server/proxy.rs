@@ -20,7 +20,7 @@ use crate::catalog::Databases;
 use crate::config::Config;
 use crate::guard::CircuitBreaker;
 use crate::session::auth::UserSource;
-use crate::session::{self, ControlPlane, Seats, Shared, VisitorSeats};
+use crate::session::{self, ControlPlane, Seats, Shared, VisitorSeats, limits};
 use crate::statement::Statements;
 use crate::telemetry::health::{Component, Status};
 use crate::telemetry::metrics::{Metrics, Side, State};
@@ -91,6 +91,7 @@ impl Proxy {
             lookout,
         });
         tokio::spawn(measure(shared.clone()));
+        tokio::spawn(limits::enforce(shared.clone()));
         let (orders, mut given) = mpsc::channel(1);
         tokio::spawn(async move {
             while let Some(order) = given.recv().await
