@@ -48,6 +48,21 @@ need_postgres() {
   PATH=$PGBIN:$PATH
 }
 
+# Puts promtool on the PATH: Debian's, unpacked below target/ if it is not installed, since the package would start a server.
+need_promtool() {
+  local tools=${CARGO_TARGET_DIR:-$ROOT/target}/tools dir
+  PATH=$PATH:$tools
+  if command -v promtool >/dev/null; then return; fi
+  command -v apt-get >/dev/null || die "promtool is needed (this is no Debian or Ubuntu): https://prometheus.io/download"
+  say "unpacking promtool of the distribution's prometheus package"
+  privileged apt-get update -qq
+  dir=$(mktemp -d)
+  (cd "$dir" && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb .)
+  mkdir -p "$tools"
+  cp "$dir/usr/bin/promtool" "$tools/"
+  rm -rf "$dir"
+}
+
 # as_owner COMMAND...: as the user who owns the cluster. PostgreSQL refuses to run as root.
 as_owner() {
   if [ "$(id -u)" = 0 ]; then runuser -u postgres -- "$@"; else "$@"; fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every check of the project: formatting, lints, unit and integration tests. Installs PostgreSQL if it is missing.
+# Runs every check of the project: formatting, lints, unit and integration tests. Installs PostgreSQL and promtool if they are missing.
 #   scripts/test.sh [ARGUMENTS OF cargo test...]
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -10,6 +10,7 @@ command -v cc >/dev/null || install_packages build-essential
 cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 need_postgres
+need_promtool
 say "testing against $("$PGBIN/postgres" --version)"
 
 step() {

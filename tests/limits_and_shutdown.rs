@@ -11,6 +11,5 @@ mod operation {
     mod guard;
     mod health;
     mod limits;
-    mod time;
     mod tls;
 }

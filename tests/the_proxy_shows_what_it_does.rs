@@ -7,6 +7,8 @@ mod harness;
 mod watching {
     mod admin;
     mod admission;
+    mod http;
+    mod metrics;
     mod statements;
     mod steering;
 }

@@ -26,6 +26,7 @@ mod show_pools;
 mod show_servers;
 mod show_stats;
 mod show_version;
+mod stats;
 pub mod table;
 
 use std::sync::Arc;

@@ -1,4 +1,6 @@
-//! Metrics and health over HTTP, for scrapers and orchestrators.
+//! Metrics, health and the status page over HTTP, for scrapers, orchestrators and people.
+
+mod page;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,6 +19,9 @@ use super::listen::{ListenError, bind_tcp};
 use crate::telemetry::health::{Health, Status};
 use crate::telemetry::metrics::Metrics;
 
+/// Makes what `/stats` answers with.
+pub(super) type Stats = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
+
 /// Prometheus's text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -29,8 +34,8 @@ pub(super) struct Http {
 
 impl Http {
     /// Must be called within a runtime.
-    pub fn start(address: &str, shared: &Shared) -> Result<Self, ListenError> {
-        let router = router(Arc::clone(&shared.metrics), Arc::clone(&shared.health));
+    pub fn start(address: &str, shared: &Shared, stats: Stats) -> Result<Self, ListenError> {
+        let router = router(shared, stats);
         let mut serving = JoinSet::new();
         let mut addresses = Vec::new();
         for listener in bind_tcp(address)? {
@@ -50,11 +55,24 @@ impl Http {
     }
 }
 
-fn router(metrics: Arc<Metrics>, health: Arc<Health>) -> Router {
+fn router(shared: &Shared, stats: Stats) -> Router {
+    let health = Arc::clone(&shared.health);
     Router::new()
-        .route("/metrics", get(render).with_state(metrics))
+        .route("/", get(page::show))
+        .route("/stats", get(show_stats).with_state((Arc::clone(&health), stats)))
+        .route("/metrics", get(render).with_state(Arc::clone(&shared.metrics)))
+        .route("/health", get(ready).with_state(Arc::clone(&health)))
         .route("/health/live", get(live))
         .route("/health/ready", get(ready).with_state(health))
+}
+
+/// Everything that the status page shows, as one object.
+async fn show_stats(State((health, stats)): State<(Arc<Health>, Stats)>) -> Response {
+    let mut stats = stats();
+    if let (serde_json::Value::Object(members), Ok(health)) = (&mut stats, serde_json::to_value(health.report())) {
+        members.insert("health".into(), health);
+    }
+    json(StatusCode::OK, &stats)
 }
 
 async fn render(State(metrics): State<Arc<Metrics>>) -> Response {
@@ -110,7 +128,7 @@ pub(super) mod tests {
     #[tokio::test]
     async fn metrics_are_served() {
         let shared = Shared::new(Config::default());
-        let http = Http::start("127.0.0.1:0", &shared).unwrap();
+        let http = Http::start("127.0.0.1:0", &shared, Arc::new(|| serde_json::json!({"version": "x"}))).unwrap();
         shared.metrics.queries(Class::Read).increment(7);
         let answer = fetch(http.addresses()[0], "/metrics").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -121,7 +139,7 @@ pub(super) mod tests {
     #[tokio::test]
     async fn ready_follows_health_and_live_does_not() {
         let shared = Shared::new(Config::default());
-        let http = Http::start("127.0.0.1:0", &shared).unwrap();
+        let http = Http::start("127.0.0.1:0", &shared, Arc::new(|| serde_json::json!({"version": "x"}))).unwrap();
         let address = http.addresses()[0];
         let upstream = shared.health.register("upstream");
         upstream.set(Status::Unhealthy, "connection refused");

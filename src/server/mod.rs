@@ -51,6 +51,9 @@ pub trait Sessions: Send + Sync + 'static {
     /// Time is up: every session should tell its client and end at once. Whoever has not in a second is dropped.
     fn end_now(&self);
 
+    /// What `/stats` and the status page show.
+    fn stats(&self) -> serde_json::Value;
+
     /// A valid configuration was loaded, perhaps the same as before: certificates and user files are to be read again.
     fn reload(&self, config: Arc<Config>);
 }
@@ -127,7 +130,10 @@ impl<S: Sessions> Server<S> {
         let workers = Arc::new(Workers::start(config.worker_threads)?);
         let http = match config.http.as_str() {
             "" => None,
-            address => Some(Http::start(address, &shared)?),
+            address => {
+                let stats = Arc::clone(&sessions);
+                Some(Http::start(address, &shared, Arc::new(move || stats.stats()))?)
+            }
         };
         let (to, with) = (Arc::clone(&workers), Arc::clone(&sessions));
         let listeners = Listeners::start(config, move |accepted| to.run(accepted, &with))?;

@@ -20,7 +20,7 @@ use crate::catalog::Databases;
 use crate::config::Config;
 use crate::guard::CircuitBreaker;
 use crate::session::auth::UserSource;
-use crate::session::{self, ControlPlane, Seats, Shared, VisitorSeats, limits};
+use crate::session::{self, ControlPlane, Seats, Shared, VisitorSeats};
 use crate::statement::Statements;
 use crate::telemetry::health::{Component, Status};
 use crate::telemetry::metrics::{Metrics, Side, State};
@@ -90,8 +90,13 @@ impl Proxy {
             target,
             lookout,
         });
-        tokio::spawn(measure(shared.clone()));
-        tokio::spawn(limits::enforce(shared.clone()));
+        let components = Components {
+            breaker: server.health.register("breaker"),
+            cache: server.health.register("cache"),
+            pools: server.health.register("pools"),
+        };
+        shared.metrics.cache_limit_bytes.set((config.cache.max_memory_mb * MEBIBYTE) as f64);
+        tokio::spawn(measure(shared.clone(), components));
         let (orders, mut given) = mpsc::channel(1);
         tokio::spawn(async move {
             while let Some(order) = given.recv().await
@@ -119,6 +124,10 @@ impl Sessions for Proxy {
         self.shared.sessions.for_each(session::Control::end_now);
     }
 
+    fn stats(&self) -> serde_json::Value {
+        self.desk.stats()
+    }
+
     fn reload(&self, config: Arc<Config>) {
         self.shared.seats.set_limit(config.server.max_clients);
         if let Some(tls) = &self.shared.tls
@@ -139,7 +148,7 @@ impl Sessions for Proxy {
 fn breaker(config: &Config, metrics: Arc<Metrics>) -> CircuitBreaker {
     CircuitBreaker::with_listener(config.breaker.clone(), move |state| {
         tracing::warn!(state = state.label(), "the circuit breaker of the upstream has changed its state");
-        metrics.breaker_state_changes(state).increment(1);
+        metrics.breaker_is(state);
     })
 }
 
@@ -161,13 +170,57 @@ async fn probe(target: Arc<Target>, config: Arc<ArcSwap<Config>>, lookout: Arc<L
     }
 }
 
-/// Keeps the gauges of the cache's size up to date.
-async fn measure(shared: Arc<Shared>) {
+/// What is looked at from time to time.
+struct Components {
+    breaker: Arc<Component>,
+    cache: Arc<Component>,
+    pools: Arc<Component>,
+}
+
+/// Keeps gauges and health up to date.
+async fn measure(shared: Arc<Shared>, components: Components) {
     loop {
-        shared.metrics.cache_bytes.set(shared.store.bytes() as f64);
-        shared.metrics.cache_entries.set(shared.store.entries() as f64);
+        let (bytes, entries) = (shared.store.bytes(), shared.store.entries());
+        shared.metrics.cache_bytes.set(bytes as f64);
+        shared.metrics.cache_entries.set(entries as f64);
         shared.pool.sweep();
         shared.metrics.connections(Side::Upstream, State::Idle).set(shared.pool.idle_connections() as f64);
+
+        let (status, text) = breaker_health(shared.lookout.breaker.state());
+        components.breaker.set(status, text);
+        let text = if shared.caching { format!("{entries} results, {bytes} bytes") } else { "off".into() };
+        components.cache.set(Status::Healthy, text);
+        let (status, text) = pool_health(shared.pool.free(), shared.pool.limit());
+        components.pools.set(status, text);
         tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// While it is open new connections are refused; clients that are connected go on, and so does the cache.
+fn breaker_health(state: crate::guard::State) -> (Status, &'static str) {
+    match state {
+        crate::guard::State::Closed => (Status::Healthy, "closed"),
+        crate::guard::State::HalfOpen => (Status::Degraded, "half open: a few connections are tried"),
+        crate::guard::State::Open => (Status::Degraded, "open: no new connections to the server"),
+    }
+}
+
+fn pool_health(free: usize, limit: usize) -> (Status, String) {
+    let used = limit.saturating_sub(free);
+    let status = if free == 0 { Status::Degraded } else { Status::Healthy };
+    (status, format!("{used} of {limit} upstream connections in use"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_pool_or_an_open_breaker_restricts_but_sends_nobody_away() {
+        assert_eq!(pool_health(1, 10), (Status::Healthy, "9 of 10 upstream connections in use".into()));
+        assert_eq!(pool_health(0, 10).0, Status::Degraded);
+        assert_eq!(breaker_health(crate::guard::State::Closed).0, Status::Healthy);
+        assert_eq!(breaker_health(crate::guard::State::HalfOpen).0, Status::Degraded);
+        assert_eq!(breaker_health(crate::guard::State::Open).0, Status::Degraded);
     }
 }

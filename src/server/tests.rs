@@ -95,6 +95,10 @@ impl Sessions for Echo {
         self.phase.send_replace(Phase::EndingNow);
     }
 
+    fn stats(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
     fn reload(&self, config: Arc<Config>) {
         self.reloads.lock().unwrap().push(config.cache.max_entries);
     }

@@ -164,7 +164,6 @@ impl Session {
         let request = !self.client.input.is_empty()
             && self.request_needed == 0
             && self.waiting.is_none()
-            && self.cancelling.is_none()
             && !self.pipeline.at_own()
             && client_has_room
             && upstream_has_room;
@@ -204,13 +203,9 @@ impl Session {
         if self.control.must_end_now() || (self.control.is_shutting_down() && self.is_idle()) {
             return Err(told());
         }
-        if let Some(exceeded) = self.control.take_exceeded().filter(|_| self.limited) {
-            self.exceeded(exceeded)?;
-        }
         if self.control.wants_cancel() && !self.pipeline.at_own() {
             if self.pipeline.owes_client() {
-                let askers = self.control.take_cancels();
-                self.send_cancel(askers);
+                self.send_cancel();
             } else if self.client.input.is_empty() {
                 // Nothing runs, and nothing is about to.
                 drop(self.control.take_cancels());

@@ -14,7 +14,6 @@ mod effects;
 mod explain;
 mod jobs;
 mod known;
-pub mod limits;
 mod lookup;
 mod negotiate;
 mod notes;
@@ -39,7 +38,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 pub use self::control::{Control, Sessions, Told};
@@ -158,7 +156,6 @@ struct SessionState {
     start_digest: [u8; 32],
     tracking: bool,
     caching: bool,
-    limited: bool,
 }
 
 /// One client that is logged in, and its upstream connection while it has one.
@@ -201,12 +198,6 @@ struct Session {
     has_waited: bool,
     /// What the upstream has said like somebody who ends.
     last_words: Option<Box<str>>,
-    /// The query that runs has been cancelled because it took too long.
-    overdue: bool,
-    /// Ends when that cancel cannot hit anything else any more.
-    cancelling: Option<oneshot::Receiver<()>>,
-    /// Time limits apply.
-    limited: bool,
     /// The client is gone; the session follows when this ends.
     farewell: Option<Pin<Box<tokio::time::Sleep>>>,
     /// Statements to be analysed when the connection is idle.
@@ -276,9 +267,6 @@ impl Session {
             waiting: None,
             has_waited: false,
             last_words: None,
-            overdue: false,
-            cancelling: None,
-            limited: state.limited,
             farewell: None,
             analyses: VecDeque::new(),
             finished: None,
@@ -335,7 +323,8 @@ impl Session {
     }
 
     /// Cancels what the upstream does for this client. Whoever asked waits until the signal has been sent.
-    fn send_cancel(&mut self, askers: Vec<oneshot::Sender<()>>) {
+    fn send_cancel(&mut self) {
+        let askers = self.control.take_cancels();
         // Without a connection nothing runs.
         let Some(backend) = &self.backend else { return };
         let (target, pid, secret) = (self.shared.target.clone(), backend.pid, backend.secret.clone());

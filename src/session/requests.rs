@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::task::Context;
 
 use bytes::{Buf, Bytes};
-use futures_util::FutureExt;
 
 use super::Session;
 use super::cycle::{End, Replay};
@@ -64,7 +63,7 @@ impl Session {
         Ok(())
     }
 
-    /// Not while the upstream works for us, a cached result is on its way, somebody else's miss or a cancel is awaited, or a buffer is full.
+    /// Not while the upstream works for us, a cached result is on its way, somebody else's miss is awaited, or a buffer is full.
     fn accepts_requests(&mut self, cx: &mut Context<'_>) -> bool {
         if let Some(waiting) = &mut self.waiting {
             if waiting.as_mut().poll(cx).is_pending() {
@@ -72,12 +71,6 @@ impl Session {
             }
             self.waiting = None;
             self.has_waited = true;
-        }
-        if let Some(cancelling) = &mut self.cancelling {
-            if cancelling.poll_unpin(cx).is_pending() {
-                return false;
-            }
-            self.cancelling = None;
         }
         !self.client.input.is_empty()
             && !self.pipeline.at_own()

@@ -46,6 +46,13 @@ impl DurationHistogram {
         self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
+    /// How many were recorded by bucket: the bound in microseconds, and how many are no longer than it and longer than the bound
+    /// before. The last one has no bound.
+    pub fn counts(&self) -> impl Iterator<Item = (Option<u64>, u64)> {
+        let bounds = BOUNDS.iter().map(|(bound, _)| Some(*bound)).chain([None]);
+        bounds.zip(self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)))
+    }
+
     /// The time in seconds below which this part (0 to 1) of what was recorded lies, evenly spread within its bucket as
     /// Prometheus assumes it. `None` if nothing was recorded.
     pub fn quantile(&self, part: f64) -> Option<f64> {

@@ -8,6 +8,7 @@ use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::histogram::DurationHistogram;
+use super::process::Process;
 use super::snapshot::Snapshot;
 use crate::guard::State as BreakerState;
 pub use labels::{Access, BYPASS_REASONS, Class, ErrorKind, Eviction, Operation, Path, Scope, Side, State};
@@ -26,6 +27,9 @@ pub struct Metrics {
     operation_duration: [DurationHistogram; Operation::ALL.len()],
     retry_attempts: [Counter; 2],
     breaker_state_changes: [Counter; BreakerState::ALL.len()],
+    breaker_state: [Gauge; BreakerState::ALL.len()],
+    /// Bytes that cached results may take.
+    pub cache_limit_bytes: Gauge,
     /// Bytes held by cached results.
     pub cache_bytes: Gauge,
     /// Results in the cache.
@@ -69,6 +73,13 @@ impl Metrics {
                 let labels = [("service", "upstream"), ("state", state.label())];
                 names.counter("heliosdb_circuit_breaker_state_changes_total", &labels)
             }),
+            breaker_state: BreakerState::ALL.map(|state| {
+                let labels = [("service", "upstream"), ("state", state.label())];
+                let gauge = names.gauge("heliosdb_circuit_breaker_state", &labels);
+                gauge.set(f64::from(state == BreakerState::Closed));
+                gauge
+            }),
+            cache_limit_bytes: names.gauge("heliosdb_cache_limit_bytes", &[]),
             cache_bytes: names.gauge("heliosdb_cache_bytes", &[]),
             cache_entries: names.gauge("heliosdb_cache_entries", &[]),
         }
@@ -116,8 +127,12 @@ impl Metrics {
         &self.retry_attempts[usize::from(success)]
     }
 
-    pub fn breaker_state_changes(&self, state: BreakerState) -> &Counter {
-        &self.breaker_state_changes[state as usize]
+    /// The circuit breaker has changed its state.
+    pub fn breaker_is(&self, state: BreakerState) {
+        self.breaker_state_changes[state as usize].increment(1);
+        for (gauge, of) in self.breaker_state.iter().zip(BreakerState::ALL) {
+            gauge.set(f64::from(of == state));
+        }
     }
 
     /// All of them as they are now.
@@ -128,6 +143,12 @@ impl Metrics {
     /// Everything in Prometheus's text format.
     pub fn render(&self) -> String {
         let mut text = self.handle.render();
+        let version = env!("CARGO_PKG_VERSION");
+        text.push_str("# HELP heliosdb_build_info The proxy's version; always 1\n# TYPE heliosdb_build_info gauge\n");
+        text.push_str(&format!("heliosdb_build_info{{version=\"{version}\"}} 1\n"));
+        if let Some(process) = Process::now() {
+            process.render(&mut text);
+        }
         let mut histograms =
             |name: &str, help: &str, series: &mut dyn Iterator<Item = (String, &DurationHistogram)>| {
                 text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} histogram\n"));
@@ -188,6 +209,8 @@ impl Names<'_> {
         counter("heliosdb_cache_bypass_total", "Statements that were not for the cache, by the reason");
         counter("heliosdb_cache_evictions_total", "Results dropped from the cache, by the reason");
         counter("heliosdb_cache_invalidations_total", "Invalidations by writes, by how much each of them took");
+        gauge("heliosdb_circuit_breaker_state", Unit::Count, "1 for the state that the circuit breaker is in");
+        gauge("heliosdb_cache_limit_bytes", Unit::Bytes, "Bytes that cached results may take");
         gauge("heliosdb_cache_bytes", Unit::Bytes, "Bytes held by cached results");
         gauge("heliosdb_cache_entries", Unit::Count, "Results in the cache");
         counter("heliosdb_retry_attempts_total", "Attempts beyond the first, by operation and outcome");

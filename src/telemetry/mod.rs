@@ -6,4 +6,5 @@ pub mod health;
 pub mod histogram;
 pub mod log;
 pub mod metrics;
+pub mod process;
 pub mod snapshot;

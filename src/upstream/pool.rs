@@ -29,6 +29,7 @@ const CLEANING: Duration = Duration::from_secs(5);
 
 pub struct Pool {
     permits: Arc<Semaphore>,
+    max_connections: usize,
     idle: Mutex<VecDeque<Idle>>,
     max_idle: AtomicUsize,
     idle_timeout: Duration,
@@ -89,6 +90,7 @@ impl Pool {
     pub fn new(max_connections: usize, max_idle: usize, idle_timeout: Duration) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
+            max_connections: max_connections.min(Semaphore::MAX_PERMITS),
             idle: Mutex::default(),
             max_idle: AtomicUsize::new(max_idle),
             idle_timeout,
@@ -134,6 +136,16 @@ impl Pool {
             self.idle().push_back(Idle { connection, permit, key, since });
         }
         self.sweep();
+    }
+
+    /// Connections that may still be opened.
+    pub fn free(&self) -> usize {
+        self.permits.available_permits()
+    }
+
+    /// Connections that there may be.
+    pub fn limit(&self) -> usize {
+        self.max_connections
     }
 
     /// Idle connections at present.
