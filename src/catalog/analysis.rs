@@ -31,6 +31,8 @@ pub struct Analysis {
     pub writes: WritePlan,
     /// It may have changed settings or made temporary objects.
     pub disturbs_session: bool,
+    /// It may leave something in its session that its text does not tell.
+    pub may_keep: bool,
 }
 
 /// What the upstream has said about a statement.
@@ -80,7 +82,7 @@ impl Analysis {
             Err(_) => model.names(found.locks.iter().map(|lock| lock.oid)),
         };
         let read = read.map(|tables| ReadPlan::new(database, model, part, found, &tables));
-        Self { read, relations, writes, disturbs_session: opaque }
+        Self { read, relations, writes, disturbs_session: opaque, may_keep: opaque || model.may_keep(part) }
     }
 
     /// Nothing can be said: it may write everything and do anything to its session.
@@ -90,6 +92,7 @@ impl Analysis {
             relations: Arc::default(),
             writes: WritePlan::everything(),
             disturbs_session: true,
+            may_keep: true,
         }
     }
 }

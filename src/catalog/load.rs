@@ -35,6 +35,7 @@ pub(super) async fn model(client: &mut Client, epoch: u64, trust_immutable: bool
     edges(&transaction, &mut model).await?;
     expressions(&transaction, &mut model).await?;
     views(&transaction, &mut model).await?;
+    keepers(&transaction, &mut model).await?;
     transaction.commit().await?;
     Ok((model, fingerprint))
 }
@@ -320,6 +321,42 @@ async fn views(transaction: &Transaction<'_>, model: &mut Model) -> Result<(), E
             }
         }
     }
+    Ok(())
+}
+
+/// Who may leave something in a session without a word in the statement: functions of the user's, and views over them, or over
+/// what keeps state.
+async fn keepers(transaction: &Transaction<'_>, model: &mut Model) -> Result<(), Error> {
+    let sql = "SELECT DISTINCT p.proname::text FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
+         WHERE p.oid >= 16384 AND p.provolatile <> 'i' AND p.proname <> ALL ($1) AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
+    for row in transaction.query(sql, &[&HARMLESS_EXTENSION]).await? {
+        model.keepers.insert(name(&row, 0)?);
+    }
+    let sql = "SELECT c.relname::text, pg_catalog.pg_get_viewdef(c.oid) FROM pg_catalog.pg_class c \
+         WHERE c.relkind = 'v' AND c.relpersistence <> 't' AND c.oid >= $1";
+    let mut views = Vec::new();
+    for row in transaction.query(sql, &[&FIRST_USER_OID]).await? {
+        let text = row.try_get::<_, Option<String>>(1)?.unwrap_or_default();
+        views.push((name(&row, 0)?, Statement::analyse(text.as_bytes())));
+    }
+    loop {
+        let before = views.len();
+        views.retain(|(name, view)| {
+            let keeps = view.parts.iter().any(|part| part.keeps.is_some() || model.may_keep(part));
+            if keeps {
+                model.keepers.insert(name.clone());
+            }
+            !keeps
+        });
+        if views.len() == before {
+            break;
+        }
+    }
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_proc WHERE oid >= 16384 \
+             AND prosrc ~* 'set_config\\s*\\(\\s*(''[^''.]*\\.|[^''\\s])|\\mset\\s+(session\\s+)?[a-z_][a-z_0-9$]*\\s*\\.'), \
+         EXISTS (SELECT FROM pg_catalog.pg_class WHERE relkind = 'S' AND relpersistence <> 't')";
+    let row = transaction.query_one(sql, &[]).await?;
+    (model.sets_hidden_settings, model.has_sequences) = (row.try_get(0)?, row.try_get(1)?);
     Ok(())
 }
 

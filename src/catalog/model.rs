@@ -50,6 +50,12 @@ pub struct Model {
     pub(super) foreign_equality: bool,
     /// Names of pinnable types that mean something else, too.
     pub(super) shadowed_types: HashSet<Name>,
+    /// Names of functions of the user's, and of views that use them or what keeps state: their use may leave something in the
+    /// session.
+    pub(super) keepers: HashSet<Name>,
+    /// Code of the user's may set settings that the server does not list.
+    pub sets_hidden_settings: bool,
+    pub has_sequences: bool,
     /// Columns whose type could hold words as 'now' that a cast to a date or time reads.
     pub(super) textual_columns: HashSet<(TableOid, Name)>,
 }
@@ -117,6 +123,11 @@ impl Model {
             || part.facts.types.iter().any(|name| self.dangerous_types.contains(name))
             || self.names_operator(&self.dangerous_operators, part)
             || (self.user_casts && !part.facts.names.is_empty())
+    }
+
+    /// Whether running `part` may leave something in the session that its text does not tell.
+    pub fn may_keep(&self, part: &Part) -> bool {
+        self.may_write(part) || part.facts.names.iter().any(|name| self.keepers.contains(&name.name))
     }
 
     /// Whether a write to some relation runs code of the user's.

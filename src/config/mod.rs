@@ -120,13 +120,21 @@ pub struct Pool {
     pub mode: PoolMode,
     /// Upstream connections for clients at once, over all databases and users.
     pub max_upstream_connections: usize,
+    /// Of these, shared connections for clients of the same database, user and start-up parameters; 0 for no bound of its own.
+    pub size: usize,
+    /// Shared connections of a kind that stay open however long they are idle.
+    pub min_size: usize,
     /// Seconds a client waits for one of them before it is refused with SQLSTATE 53300.
     pub wait_timeout_secs: u64,
-    /// Idle upstream connections kept for reuse after `DISCARD ALL`; 0 closes each with its client, as a directly
-    /// connected client would.
+    /// In mode `session`: idle upstream connections kept for reuse after `DISCARD ALL`; 0 closes each with its client, as a
+    /// directly connected client would.
     pub max_idle: usize,
     /// Seconds after which an idle upstream connection is closed.
     pub idle_timeout_secs: u64,
+    /// Seconds after which a shared connection is closed when its transaction is over.
+    pub max_lifetime_secs: u64,
+    /// Statements that stay prepared on each shared connection.
+    pub prepared_statements: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,6 +142,10 @@ pub struct Pool {
 pub enum PoolMode {
     /// One upstream connection for each client.
     Session,
+    /// Shared after each transaction, whatever state the session leaves in it: that is lost.
+    Transaction,
+    /// Shared after each transaction, unless the session has state in it that cannot be carried to another.
+    Auto,
 }
 
 /// How clients prove who they are.
@@ -310,9 +322,13 @@ impl Default for Pool {
         Self {
             mode: PoolMode::Session,
             max_upstream_connections: 1000,
+            size: 0,
+            min_size: 0,
             wait_timeout_secs: 30,
             max_idle: 0,
             idle_timeout_secs: 300,
+            max_lifetime_secs: 3600,
+            prepared_statements: 200,
         }
     }
 }

@@ -158,6 +158,10 @@ impl Rules {
         self.range(&["pool.max_upstream_connections"], pool.max_upstream_connections, 1..=1_000_000);
         self.range(&["pool.wait_timeout_secs"], pool.wait_timeout_secs, 1..=YEAR_SECS);
         self.range(&["pool.idle_timeout_secs"], pool.idle_timeout_secs, 1..=YEAR_SECS);
+        self.range(&["pool.max_lifetime_secs"], pool.max_lifetime_secs, 1..=YEAR_SECS);
+        self.range(&["pool.prepared_statements"], pool.prepared_statements, 1..=100_000);
+        self.range(&["pool.size"], pool.size, 0..=1_000_000);
+        self.range(&["pool.min_size"], pool.min_size, 0..=pool.max_upstream_connections);
         if pool.max_idle > pool.max_upstream_connections {
             let keys = &["pool.max_idle", "pool.max_upstream_connections"];
             self.broken(keys, "pool.max_idle must not be greater than pool.max_upstream_connections");

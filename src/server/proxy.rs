@@ -74,16 +74,14 @@ impl Proxy {
             sessions: Arc::default(),
             seats: Seats::new(config.server.max_clients),
             visitors: VisitorSeats::default(),
-            pool: Pool::new(
-                config.pool.max_upstream_connections,
-                config.pool.max_idle,
-                Duration::from_secs(config.pool.idle_timeout_secs),
-            ),
+            pool: Pool::new(&config.pool),
             tls: ClientTlsAcceptor::new(&config.tls)?,
             users: UserSource::new(&config.auth.user_file)?,
             control: Arc::new(control),
             runtime: Handle::current(),
+            aliases: Arc::default(),
             shutting_down: AtomicBool::new(false),
+            sequences_matter: AtomicBool::new(false),
             caching: config.cache.enabled,
             rules: ArcSwap::from_pointee(Rules::new(&config.cache)),
             config: current,
@@ -138,7 +136,7 @@ impl Sessions for Proxy {
         if let Err(error) = self.shared.users.reload(&config.auth.user_file) {
             tracing::error!(%error, "the user file is not usable, the users stay as they were");
         }
-        self.shared.pool.set_max_idle(config.pool.max_idle);
+        self.shared.pool.set_limits(&config.pool);
         self.shared.rules.store(Arc::new(Rules::new(&config.cache)));
         self.shared.config.store(config);
     }

@@ -22,8 +22,6 @@ const NEEDS_RESTART: &[&str] = &[
     "cache.trust_immutable_functions",
     "cache.version_stripes",
     "log.format",
-    "pool.idle_timeout_secs",
-    "pool.max_upstream_connections",
     "server.http",
     "server.listen",
     "server.unix_socket_dir",
@@ -97,8 +95,6 @@ mod tests {
         other.cache.max_memory_mb = 7;
         other.cache.trust_immutable_functions = true;
         other.log.format = LogFormat::Json;
-        other.pool.idle_timeout_secs = 7;
-        other.pool.max_upstream_connections = 7;
         other.server.http = "x".into();
         other.server.listen = vec!["x".into()];
         other.server.unix_socket_dir = "x".into();

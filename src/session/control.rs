@@ -14,6 +14,10 @@ use subtle::ConstantTimeEq;
 use tokio::sync::oneshot;
 
 use super::activity::{Activity, Who};
+use crate::upstream::pool::Holder;
+
+/// Above what Linux gives to processes (`PID_MAX_LIMIT`).
+const FIRST_OWN_PID: i32 = 1 << 23;
 
 const SHUT_DOWN: u8 = 1;
 const END_NOW: u8 = 2;
@@ -71,6 +75,11 @@ impl Control {
         .await
     }
 
+    /// Have another look at everything.
+    pub(super) fn wake(&self) {
+        self.waker.wake();
+    }
+
     pub(super) fn register(&self, waker: &Waker) {
         self.waker.register(waker);
     }
@@ -99,6 +108,12 @@ impl Control {
     }
 }
 
+impl Holder for Control {
+    fn is_wanted(&self) {
+        self.wake();
+    }
+}
+
 /// What a session is told from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
@@ -123,6 +138,23 @@ impl Sessions {
     pub fn register(self: &Arc<Self>, pid: i32, secret: Bytes, control: Arc<Control>) -> Registration {
         lock(&self.keyed).insert(pid, (secret, control.clone()));
         Registration { sessions: self.clone(), pid, control }
+    }
+
+    /// For a session whose connection may become another's: under this pid if it is free, else under one that nobody has.
+    pub fn register_apart(
+        self: &Arc<Self>,
+        pid: Option<i32>,
+        secret: Bytes,
+        control: Arc<Control>,
+    ) -> (i32, Registration) {
+        let mut keyed = lock(&self.keyed);
+        let mut pid = pid.unwrap_or(0);
+        while pid <= 0 || keyed.contains_key(&pid) {
+            pid = rand::random_range(FIRST_OWN_PID..=i32::MAX);
+        }
+        keyed.insert(pid, (secret, control.clone()));
+        drop(keyed);
+        (pid, Registration { sessions: self.clone(), pid, control })
     }
 
     /// The session with this key.

@@ -53,11 +53,13 @@ pub enum End {
     Upstream,
     /// We end it, and tell the client why.
     Told(ErrorResponse),
+    /// The same, in a message as it is.
+    Passed(Bytes),
 }
 
 impl Side {
-    pub fn with_input(input: BytesMut) -> Self {
-        Self { input, ..Self::default() }
+    pub fn with_buffers(input: BytesMut, output: BytesMut) -> Self {
+        Self { input, output, ..Self::default() }
     }
 
     /// Reads what is there, as far as there is room: in the end the side is armed, or the stream has ended, or neither.
@@ -152,8 +154,9 @@ impl Session {
         self.requests(cx)?;
         self.refill();
         self.write_upstream(cx)?;
+        let parted = self.part();
         self.write_client(cx)?;
-        Ok(self.can_go_on())
+        Ok(parted || self.can_go_on())
     }
 
     /// Whether something that was held up earlier in this round can go on now, though no socket will say so. What it misses hangs.
@@ -164,6 +167,7 @@ impl Session {
         let request = !self.client.input.is_empty()
             && self.request_needed == 0
             && self.waiting.is_none()
+            && !self.is_attaching()
             && !self.pipeline.at_own()
             && client_has_room
             && upstream_has_room;
@@ -200,6 +204,9 @@ impl Session {
             let message = "terminating connection due to administrator command";
             End::Told(ErrorResponse::fatal(sqlstate::ADMIN_SHUTDOWN, message))
         };
+        if let Some(error) = self.gives_up.take() {
+            return Err(End::Told(error));
+        }
         if self.control.must_end_now() || (self.control.is_shutting_down() && self.is_idle()) {
             return Err(told());
         }

@@ -3,6 +3,7 @@
 //! **Invariant.** The effects of a request cover what it does: what cannot be said is `Everything` written, settings unknown
 //! and the catalogue in doubt.
 
+use super::traces::Trace;
 use crate::cache::versions::WriteSet;
 use crate::catalog::analysis::Analysis;
 use crate::catalog::model::Model;
@@ -20,9 +21,13 @@ pub struct Effects {
     pub transaction: Transaction,
     /// DROP, CREATE or ALTER DATABASE: idle control connections are in the way.
     pub concerns_databases: bool,
+    /// ALTER ROLE or DATABASE ... SET: what new connections begin with.
+    pub concerns_defaults: bool,
     pub deallocates: bool,
     /// Outside a block it may commit in the middle, or is more than one transaction.
     pub commits_itself: bool,
+    /// What it may leave in its session; only of interest where connections are shared.
+    pub trace: Trace,
 }
 
 /// What becomes of the session's settings.
@@ -71,8 +76,10 @@ impl Effects {
             settings: Settings::Kept,
             transaction: Transaction::Kept,
             concerns_databases: false,
+            concerns_defaults: false,
             deallocates: false,
             commits_itself: false,
+            trace: Trace::default(),
         }
     }
 
@@ -84,6 +91,7 @@ impl Effects {
             settings: Settings::Unknown,
             transaction: Transaction::Ends,
             commits_itself: true,
+            trace: Trace::unknown(),
             ..Self::none(class)
         }
     }
@@ -153,7 +161,14 @@ impl Effects {
             Class::Truncate | Class::RefreshMaterializedView => Self::runs_code(class),
             Class::Ddl => {
                 let databases = part.names("database");
-                Self { concerns_databases: databases, commits_itself: true, ..Self::runs_code(class) }
+                let alters = ["role", "user", "database"].iter().any(|word| part.names(word));
+                let concerns_defaults = alters && (part.names("set") || part.names("reset"));
+                Self {
+                    concerns_databases: databases,
+                    concerns_defaults,
+                    commits_itself: true,
+                    ..Self::runs_code(class)
+                }
             }
             // EXPLAIN ANALYZE of CREATE TABLE AS and EXECUTE included: what can be explained cannot end a transaction.
             Class::Execute | Class::Explain { .. } => Self::runs_code(class),
@@ -181,8 +196,10 @@ impl Effects {
         self.writes.merge(&other.writes);
         self.doubts_catalog |= other.doubts_catalog;
         self.concerns_databases |= other.concerns_databases;
+        self.concerns_defaults |= other.concerns_defaults;
         self.deallocates |= other.deallocates;
         self.commits_itself |= other.commits_itself;
+        self.trace.merge(other.trace);
         self.settings = self.settings.and(&other.settings);
         self.transaction = self.transaction.and(other.transaction);
     }
@@ -214,6 +231,17 @@ impl Transaction {
             // BEGIN and COMMIT in one request: it ends one, and if one is open afterwards it is not trusted.
             _ => Self::Ends,
         }
+    }
+}
+
+/// Whether it may make new rows.
+pub fn is_insertion(part: &Part) -> bool {
+    match part.class {
+        Class::Write => part.facts.odd || part.names("insert") || part.names("merge"),
+        Class::Read | Class::CopyOut | Class::Truncate => false,
+        Class::CopyIn | Class::Execute | Class::Call | Class::Do | Class::Unknown | Class::Explain { .. } => true,
+        Class::Ddl => part.names("select"),
+        _ => false,
     }
 }
 

@@ -8,6 +8,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::Session;
+use super::handover;
 use super::lookup::{Basis, Fill, Tentative};
 use super::pipeline::{Origin, Request};
 use super::span::Span;
@@ -19,6 +20,7 @@ use crate::catalog::analysis::{Analysis, AnalysisKey, Findings, RelationLock};
 use crate::catalog::builtin::setting_is_relevant;
 use crate::statement::Statement;
 use crate::telemetry::metrics::Operation;
+use crate::upstream::parsed::StatementId;
 use crate::wire::frame::{self, backend};
 use crate::wire::message::Target;
 use crate::wire::message::backend::{data_row, parameter_types};
@@ -54,6 +56,22 @@ pub enum Job {
     Witness,
     /// See whether that can be asked.
     TryWitness,
+    /// Ask what the session has left in its connection.
+    Probe,
+    /// Give a connection the session's settings, and forget what was drawn from sequences.
+    Adopt { drew: bool },
+    /// Forget what others have drawn from sequences.
+    ForgetSequences,
+    /// Drop what the session has left.
+    Discard,
+    /// Prepare statements under the client's names.
+    ParseNamed,
+    /// Drop what the proxy has prepared: the client's statements get their own names.
+    TakeNames,
+    /// Drop the client's prepared statements, which are kept under the proxy's names from then on.
+    TakeNamesBack,
+    /// Drop statements that were not used for long.
+    Trim(Vec<StatementId>),
 }
 
 impl Job {
@@ -62,6 +80,14 @@ impl Job {
             Self::ReadSettings { .. } => Operation::Resync,
             Self::Analyse(_) => Operation::Analyse,
             Self::Witness | Self::TryWitness => Operation::Witness,
+            Self::Probe
+            | Self::Adopt { .. }
+            | Self::ForgetSequences
+            | Self::Discard
+            | Self::ParseNamed
+            | Self::TakeNames
+            | Self::TakeNamesBack
+            | Self::Trim(_) => Operation::Handover,
         }
     }
 }
@@ -111,6 +137,13 @@ impl Session {
 
     /// Sends the next job that waits, if there is one. The caller has checked that the connection is idle.
     pub(super) fn start_next_job(&mut self) {
+        if let (Some(sharing), Some(backend)) = (&self.sharing, &mut self.backend) {
+            let surplus = backend.parsed.trim(sharing.prepared_limit);
+            if !surplus.is_empty() {
+                self.start(Job::Trim(surplus));
+                return;
+            }
+        }
         if self.witness_trust == Trust::Wanted {
             self.start(Job::TryWitness);
             return;
@@ -148,6 +181,14 @@ impl Session {
             }
             Job::Witness => self.send_witness().map(|()| Job::Witness),
             Job::TryWitness => self.send_rolled_back(&[BEGIN, &QUESTION]).map(|()| Job::TryWitness),
+            Job::Probe => self.send_probe().map(|()| Job::Probe),
+            Job::Adopt { drew } => self.send_settings(drew).map(|()| Job::Adopt { drew }),
+            Job::ForgetSequences => self.send_alone(handover::DISCARD_SEQUENCES).map(|()| Job::ForgetSequences),
+            Job::Discard => self.send_alone("DISCARD ALL").map(|()| Job::Discard),
+            Job::ParseNamed => Ok(Job::ParseNamed),
+            Job::TakeNames => self.send_alone("DEALLOCATE ALL").map(|()| Job::TakeNames),
+            Job::TakeNamesBack => self.send_alone("DEALLOCATE ALL").map(|()| Job::TakeNamesBack),
+            Job::Trim(surplus) => self.send_closes(&surplus).map(|()| Job::Trim(surplus)),
         };
         let Ok(job) = sent else {
             // A text with a NUL, which cannot have run either.
@@ -156,6 +197,15 @@ impl Session {
         };
         encode::sync(&mut self.upstream.output);
         self.pipeline.push(Origin::Own, Request::Sync(Box::new(Span::own(Some(job)))));
+    }
+
+    fn send_alone(&mut self, command: &str) -> Result<(), EncodeError> {
+        run_all(&mut self.upstream.output, &[command])
+    }
+
+    fn send_closes(&mut self, statements: &[StatementId]) -> Result<(), EncodeError> {
+        let out = &mut self.upstream.output;
+        statements.iter().try_for_each(|id| encode::close(out, Target::Statement, &id.name()))
     }
 
     fn send_analysis(&mut self, analyse: &Analyse) -> Result<(), EncodeError> {
@@ -169,7 +219,7 @@ impl Session {
     }
 
     /// Commands that begin a transaction, and its end.
-    fn send_rolled_back(&mut self, commands: &[&str]) -> Result<(), EncodeError> {
+    pub(super) fn send_rolled_back(&mut self, commands: &[&str]) -> Result<(), EncodeError> {
         run_all(&mut self.upstream.output, commands)?;
         self.send_end(&[ROLLBACK])
     }
@@ -206,6 +256,11 @@ impl Session {
             Job::Analyse(analyse) => self.finish_analysis(*analyse, &replies),
             Job::Witness => self.witnessed = Witness::read(&replies),
             Job::TryWitness => self.tried_witness(&replies),
+            Job::Probe => self.probed(&replies),
+            Job::Adopt { .. } => self.adopted(&replies),
+            Job::Discard => self.discarded(&replies),
+            Job::TakeNamesBack => self.names_taken_back(&replies),
+            Job::ForgetSequences | Job::ParseNamed | Job::TakeNames | Job::Trim(_) => {}
         }
     }
 

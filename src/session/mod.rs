@@ -6,15 +6,18 @@
 pub mod activity;
 pub mod auth;
 mod block;
+mod connecting;
 mod context;
 mod control;
 mod control_plane;
 mod cycle;
 mod effects;
 mod explain;
+mod handover;
 mod jobs;
 mod known;
 mod lookup;
+mod naming;
 mod negotiate;
 mod notes;
 mod pipeline;
@@ -22,8 +25,10 @@ mod prepared;
 mod relayed;
 mod replies;
 mod requests;
+mod sharing;
 mod span;
 mod startup;
+mod traces;
 mod verdict;
 mod visitor;
 mod witness;
@@ -56,7 +61,8 @@ use self::jobs::{Analyse, Job};
 use self::known::KnownAnalyses;
 use self::lookup::Fill;
 use self::pipeline::{Pipeline, Route};
-use self::prepared::{Prepared, PreparedStatements};
+use self::prepared::{Asked, PreparedStatements};
+use self::sharing::Sharing;
 use self::span::Span;
 use self::witness::{Trust, Witness};
 use crate::cache::flight::Flights;
@@ -69,11 +75,12 @@ use crate::catalog::{Databases, Visit};
 use crate::config::Config;
 use crate::statement::Statements;
 use crate::telemetry::metrics::{Metrics, Side as SideLabel, State};
+use crate::upstream::alias::Aliases;
 use crate::upstream::backend::Backend;
-use crate::upstream::login::Connection;
 use crate::upstream::lookout::{Lookout, Loss};
 use crate::upstream::open::{self, Target};
-use crate::upstream::pool::{Permit, Pool, PoolKey};
+use crate::upstream::pool::{Pool, PoolKey};
+use crate::wire::error::ErrorResponse;
 use crate::wire::stream::Stream;
 use crate::wire::tls::ClientTlsAcceptor;
 
@@ -103,7 +110,10 @@ pub struct Shared {
     pub control: Arc<ControlPlane>,
     /// Where watchers run: it outlives every worker thread.
     pub runtime: Handle,
+    pub aliases: Arc<Aliases>,
     pub shutting_down: AtomicBool,
+    /// Somebody asks what his session has drawn from sequences: from then on whoever may have drawn keeps his connection.
+    pub sequences_matter: AtomicBool,
     /// The cache is on: fixed at the start, since writes must be followed by all sessions or by none.
     pub caching: bool,
 }
@@ -150,6 +160,13 @@ struct Ready {
     registration: Registration,
 }
 
+/// Where a session's upstream connections come from.
+enum Upstream {
+    /// It has one of its own, which may be used again under this key.
+    Dedicated(Box<Backend>, Option<PoolKey>),
+    Shared(Box<Sharing>),
+}
+
 /// How a session begins.
 struct SessionState {
     context: Context,
@@ -168,8 +185,12 @@ struct Session {
     /// The upstream connection, while this session has one.
     backend: Option<Box<Backend>>,
     upstream: Side,
+    /// Its part in the pool, if it shares its connections.
+    sharing: Option<Box<Sharing>>,
+    /// The process id that the client was told.
+    told_pid: i32,
 
-    pipeline: Pipeline<Option<Arc<Prepared>>, Box<Span>>,
+    pipeline: Pipeline<Option<Asked>, Box<Span>>,
     block: Block,
     context: Context,
     prepared: PreparedStatements,
@@ -198,6 +219,8 @@ struct Session {
     has_waited: bool,
     /// What the upstream has said like somebody who ends.
     last_words: Option<Box<str>>,
+    /// Why the session cannot go on.
+    gives_up: Option<ErrorResponse>,
     /// The client is gone; the session follows when this ends.
     farewell: Option<Pin<Box<tokio::time::Sleep>>>,
     /// Statements to be analysed when the connection is idle.
@@ -235,20 +258,24 @@ impl Session {
         visit: Visit,
         client_stream: Stream,
         client: Side,
-        connection: Connection,
-        permit: Permit,
-        key: Option<PoolKey>,
+        upstream: Upstream,
+        told_pid: i32,
         state: SessionState,
     ) -> Self {
-        let (backend, input) = Backend::new(connection, permit);
+        let (backend, sharing, key) = match upstream {
+            Upstream::Dedicated(backend, key) => (Some(backend), None, key),
+            Upstream::Shared(sharing) => (None, Some(sharing), None),
+        };
         let config = shared.config.load_full();
-        Self {
+        let mut session = Self {
             control,
             visit,
             client_stream,
             client,
-            backend: Some(Box::new(backend)),
-            upstream: Side::with_input(input),
+            backend: None,
+            upstream: Side::default(),
+            sharing,
+            told_pid,
             pipeline: Pipeline::default(),
             block: Block::default(),
             context: state.context,
@@ -267,6 +294,7 @@ impl Session {
             waiting: None,
             has_waited: false,
             last_words: None,
+            gives_up: None,
             farewell: None,
             analyses: VecDeque::new(),
             finished: None,
@@ -284,7 +312,11 @@ impl Session {
             by_table: config.cache.enable_table_tracking,
             count_accesses: config.cache.enable_stats,
             shared,
+        };
+        if let Some(backend) = backend {
+            session.install(backend);
         }
+        session
     }
 
     /// Runs the session to its end.
@@ -294,6 +326,10 @@ impl Session {
             End::Told(error) => {
                 error.encode(&mut self.client.output);
                 // A client that does not take it loses it.
+                let _ = tokio::time::timeout(FAREWELL, self.client.flush(&mut self.client_stream)).await;
+            }
+            End::Passed(frame) => {
+                self.client.output.extend_from_slice(frame);
                 let _ = tokio::time::timeout(FAREWELL, self.client.flush(&mut self.client_stream)).await;
             }
             End::Upstream => {
@@ -328,21 +364,33 @@ impl Session {
         // Without a connection nothing runs.
         let Some(backend) = &self.backend else { return };
         let (target, pid, secret) = (self.shared.target.clone(), backend.pid, backend.secret.clone());
+        let control = self.control.clone();
         self.cancels.retain(|cancel| !cancel.is_finished());
         self.cancels.push(tokio::spawn(async move {
             if let Err(error) = open::cancel(&target, pid, &secret).await {
                 tracing::info!(pid, %error, "a cancel request did not reach the upstream");
             }
             drop(askers);
+            // It may have been all that kept the connection from others.
+            control.wake();
         }));
     }
 
     /// Gives the upstream connection back or closes it. What was in flight is decided when its backend is gone.
-    async fn leave(self, by_client: bool) {
+    async fn leave(mut self, by_client: bool) {
         let metrics = self.shared.metrics.clone();
         metrics.connections(SideLabel::Client, State::Active).decrement(1.0);
-        metrics.connections(SideLabel::Upstream, State::Active).decrement(1.0);
         let clean = by_client && self.is_clean();
+        if clean && self.sharing.is_some() {
+            for cancel in std::mem::take(&mut self.cancels) {
+                // A cancel that is late must not hit the connection's next user.
+                let _ = cancel.await;
+            }
+            return self.hand_on().await;
+        }
+        if self.backend.is_some() {
+            metrics.connections(SideLabel::Upstream, State::Active).decrement(1.0);
+        }
         let Self { pipeline, block, visit, backend, open, lost, mut upstream, cancels, shared, key, .. } = self;
         let mut writes = block.abandon();
         writes.merge(lost);
@@ -386,6 +434,7 @@ impl Session {
     /// Nothing is outstanding and no transaction is open.
     fn is_clean(&self) -> bool {
         self.pipeline.is_empty()
+            && !self.pipeline.is_confused()
             && self.block.status() == Status::Idle
             && self.open.is_none()
             && self.request_passing == 0

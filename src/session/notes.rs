@@ -5,6 +5,7 @@
 //! before it in its own text, they are not known.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -13,6 +14,7 @@ use super::block::{Status, Timing};
 use super::effects::{Effects, Transaction};
 use super::jobs::Analyse;
 use super::span::Span;
+use super::traces::{Pin, Trace};
 use crate::cache::versions::WriteSet;
 use crate::catalog::Classified;
 use crate::catalog::analysis::AnalysisKey;
@@ -56,7 +58,7 @@ impl Session {
         bind: Option<&Bind<'_>>,
     ) -> Judged {
         if !self.tracking {
-            return Judged { effects: Effects::none(QueryClass::Unknown), classified: None };
+            return self.judge_untracked(statement);
         }
         if statement.parts.iter().all(|part| part.class == Class::Replication) {
             // It runs no code of the database's, and a stream is answered when it ends, perhaps never.
@@ -78,14 +80,19 @@ impl Session {
             [part] => {
                 let known = &mut self.known;
                 let analysis = context.and_then(|context| known.analysis(database, statement, types, context, epoch));
-                Effects::of(part, analysis.as_deref(), model.as_deref(), bind)
+                let mut effects = Effects::of(part, analysis.as_deref(), model.as_deref(), bind);
+                if self.sharing.is_some() {
+                    effects.trace = Trace::of(part, analysis.as_deref(), model.as_deref());
+                }
+                effects
             }
             parts => {
                 let mut sum = Effects::none(QueryClass::Utility);
                 for (number, part) in parts.iter().enumerate() {
                     let key = context.map(|context| AnalysisKey::new(part, types, context, epoch));
                     let analysis = key.and_then(|key| database.analysis(&key));
-                    let effects = Effects::of(part, analysis.as_deref(), model.as_deref(), bind);
+                    let mut effects = Effects::of(part, analysis.as_deref(), model.as_deref(), bind);
+                    effects.trace = Trace::of(part, analysis.as_deref(), model.as_deref());
                     context = context.filter(|_| !self.moves_settings(&effects));
                     match number {
                         0 => sum = effects,
@@ -109,10 +116,20 @@ impl Session {
         effects.settings.may_change() || (ends && self.context.has_changed_in_block())
     }
 
+    /// Nobody asks what it writes, only what it leaves in a shared connection.
+    fn judge_untracked(&self, statement: &Statement) -> Judged {
+        let mut effects = Effects::none(QueryClass::Unknown);
+        if self.sharing.is_some() {
+            statement.parts.iter().for_each(|part| effects.trace.merge(Trace::of(part, None, None)));
+        }
+        Judged { effects, classified: None }
+    }
+
     /// It may do anything.
     pub(super) fn judge_opaque(&self) -> Judged {
         if !self.tracking {
-            return Judged { effects: Effects::none(QueryClass::Unknown), classified: None };
+            let effects = Effects { trace: Trace::unknown(), ..Effects::none(QueryClass::Unknown) };
+            return Judged { effects, classified: None };
         }
         let classified = Some(self.visit.database().classify());
         Judged { effects: Effects::opaque(QueryClass::Unknown), classified }
@@ -127,6 +144,7 @@ impl Session {
         self.settings_move |= self.moves_settings(&effects);
         let rolls_back = effects.transaction == Transaction::RollsBack && span.classified.is_empty();
         span.add(&effects, statement);
+        self.leave_trace(&mut effects);
         let Some(classified) = classified else { return };
         let inside = match span.transaction {
             // The only request of its span: what was collected is dropped.
@@ -148,6 +166,29 @@ impl Session {
                 WriteSet::Tables(_) => Scope::Table,
             };
             self.shared.metrics.cache_invalidations(scope).increment(1);
+        }
+    }
+
+    /// Takes note of what the request may leave in a shared connection.
+    fn leave_trace(&mut self, effects: &mut Effects) {
+        let (Some(sharing), Some(backend)) = (&mut self.sharing, &mut self.backend) else { return };
+        let mut trace = std::mem::take(&mut effects.trace);
+        let matters = &self.shared.sequences_matter;
+        if trace.recalls {
+            matters.store(true, Ordering::Relaxed);
+        }
+        if trace.recalls || (trace.draws && matters.load(Ordering::Relaxed)) {
+            trace.lasting = trace.lasting.or(Some(Pin::Sequence));
+        }
+        backend.drew_sequence |= trace.draws;
+        if effects.class == QueryClass::Unknown || effects.deallocates {
+            // It may drop prepared statements unseen.
+            backend.parsed.clear();
+        }
+        let before = sharing.traces.pin();
+        sharing.traces.add(trace);
+        if let Some(pin) = sharing.traces.pin().filter(|pin| before != Some(*pin) && !sharing.loses_state) {
+            self.shared.metrics.pins(pin).increment(1);
         }
     }
 

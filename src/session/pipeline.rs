@@ -164,6 +164,11 @@ impl<S, B> Pipeline<S, B> {
         !self.spans.is_empty()
     }
 
+    /// The upstream skips what it is sent, up to a Sync that is still to come.
+    pub fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+
     pub fn is_confused(&self) -> bool {
         self.confused
     }
@@ -184,7 +189,10 @@ impl<S, B> Pipeline<S, B> {
         let plain = Reply { route: route(origin, tag), event: None };
         match tag {
             backend::NOTICE_RESPONSE => plain,
-            backend::NOTIFICATION_RESPONSE | backend::PARAMETER_STATUS => Reply { route: Route::Forward, event: None },
+            backend::NOTIFICATION_RESPONSE => Reply { route: Route::Forward, event: None },
+            // What the proxy does to a setting concerns nobody.
+            backend::PARAMETER_STATUS if self.at_own() => Reply { route: Route::Swallow, event: None },
+            backend::PARAMETER_STATUS => Reply { route: Route::Forward, event: None },
             backend::ERROR_RESPONSE => Reply { event: self.failed(), ..plain },
             backend::READY_FOR_QUERY => Reply { event: self.ready(), ..plain },
             _ => Reply { event: self.progress(tag), ..plain },

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::statement::Statement;
+use crate::upstream::parsed::StatementId;
 
 #[derive(Debug)]
 pub struct Prepared {
@@ -21,6 +22,16 @@ pub struct Prepared {
     pub text: Bytes,
     pub types: Vec<u32>,
     pub statement: Arc<Statement>,
+    /// On a shared connection it goes by this, unless it has no name.
+    pub id: Option<StatementId>,
+}
+
+/// A Parse that the upstream has been sent.
+#[derive(Debug)]
+pub struct Asked {
+    pub prepared: Arc<Prepared>,
+    /// The client has it already, and does not know that it is asked for again.
+    pub again: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -84,10 +95,34 @@ impl PreparedStatements {
     }
 
     /// The upstream did not take this Parse.
-    pub fn refused(&mut self, prepared: &Arc<Prepared>) {
-        if self.statements.get(&prepared.name).is_some_and(|place| Arc::ptr_eq(&place.prepared, prepared)) {
+    pub fn refused(&mut self, asked: &Asked) {
+        let prepared = &asked.prepared;
+        let is_it = |place: &&mut Place| Arc::ptr_eq(&place.prepared, prepared);
+        let Some(place) = self.statements.get_mut(&prepared.name).filter(is_it) else { return };
+        if asked.again {
+            place.upstream = false;
+        } else {
             self.statements.remove(&prepared.name);
         }
+    }
+
+    /// The session has moved to another connection, or its statements were dropped from this one.
+    pub fn move_out(&mut self) {
+        self.statements.values_mut().for_each(|place| place.upstream = false);
+    }
+
+    /// None of the named statements is upstream under its own name.
+    pub fn move_out_named(&mut self) {
+        self.statements.iter_mut().filter(|(name, _)| !name.is_empty()).for_each(|(_, place)| place.upstream = false);
+    }
+
+    pub fn has_named(&self) -> bool {
+        self.statements.keys().any(|name| !name.is_empty())
+    }
+
+    /// A named statement of this name exists: another Parse of it would be refused.
+    pub fn is_taken(&self, name: &[u8]) -> bool {
+        !name.is_empty() && self.statements.contains_key(name)
     }
 
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
@@ -99,6 +134,16 @@ impl PreparedStatements {
         let place = self.statements.get_mut(name).filter(|place| !place.upstream)?;
         place.upstream = true;
         Some(place.prepared.clone())
+    }
+
+    /// All named statements that the upstream does not have under these names. From now on they count as sent.
+    pub fn take_all_unsent(&mut self) -> Vec<Arc<Prepared>> {
+        let unsent = self.statements.values_mut().filter(|place| !place.upstream && !place.prepared.name.is_empty());
+        let take = |place: &mut Place| {
+            place.upstream = true;
+            place.prepared.clone()
+        };
+        unsent.map(take).collect()
     }
 
     pub fn forget(&mut self, name: &[u8]) {

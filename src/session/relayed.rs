@@ -6,26 +6,80 @@ use bytes::{Buf, Bytes};
 
 use super::Session;
 use super::pipeline::{Origin, Request};
-use super::prepared::{Portal, Prepared, Standing};
+use super::prepared::{Asked, Portal, Prepared, Standing};
 use super::requests::ClientRequest;
 use super::span::Span;
-use crate::wire::message::{Bind, Execute, Parse, encode};
+use super::traces::Trace;
+use crate::upstream::parsed::StatementId;
+use crate::wire::message::{Bind, Execute};
 
 impl Session {
-    pub(super) fn relay_parse(&mut self, body: Option<&[u8]>) {
+    /// `name` is known even of one that is too long. Returns the name that the statement has upstream, if it is another.
+    pub(super) fn relay_parse(&mut self, body: Option<&[u8]>, name: Option<&[u8]>) -> Option<StatementId> {
         self.opened();
-        let prepared = if self.tracking { body.and_then(|body| self.decode_parse(body)).map(Arc::new) } else { None };
-        match &prepared {
-            Some(prepared) => self.prepared.sent(prepared.clone(), self.standing()),
+        let mut renamed = None;
+        if let Some(sharing) = self.sharing.as_mut().filter(|_| name == Some(b"")) {
+            sharing.long_unnamed = false;
+        }
+        let follows = self.tracking || self.sharing.is_some();
+        let prepared = if follows { body.and_then(|body| self.decode_parse(body)).map(Arc::new) } else { None };
+        if let Some(prepared) = &prepared {
+            self.parse_unsent_in_batch(&prepared.statement);
+            match prepared.id.filter(|_| self.renames()) {
+                Some(_) if self.prepared.is_taken(&prepared.name) => self.occupy(&prepared.name),
+                Some(id) => {
+                    self.prepare_as(id);
+                    renamed = Some(id);
+                }
+                None => {}
+            }
+            self.prepared.sent(prepared.clone(), self.standing());
+        } else {
+            self.relay_unknown_parse(name);
+        }
+        self.push_parse(prepared);
+        renamed
+    }
+
+    /// A Parse that is too long to be looked into, or that the upstream will refuse.
+    fn relay_unknown_parse(&mut self, name: Option<&[u8]>) {
+        match name.filter(|_| self.sharing.is_some()) {
+            Some(b"") => {
+                self.prepared.forget(b"");
+                if let Some(sharing) = &mut self.sharing {
+                    sharing.long_unnamed = true;
+                }
+            }
+            Some(name) => {
+                self.prepared.forget(name);
+                self.keep_long_statement();
+            }
             // Its name may be any: what we knew is not certain any more.
             None => self.prepared.deallocate(|_| true),
         }
-        self.push(Request::Parse(prepared));
     }
 
-    pub(super) fn relay_bind(&mut self, body: Option<&[u8]>) {
+    pub(super) fn push_parse(&mut self, prepared: Option<Arc<Prepared>>) {
+        let asked = prepared.map(|prepared| Asked { prepared, again: false });
+        if let Some(Request::Parse(Some(asked))) = self.pipeline.push(Origin::Client, Request::Parse(asked)) {
+            self.refuse(&asked);
+        }
+    }
+
+    /// The names of portal and statement are known even of one that is too long.
+    pub(super) fn relay_bind(
+        &mut self,
+        body: Option<&[u8]>,
+        portal: Option<&[u8]>,
+        name: Option<&[u8]>,
+    ) -> Option<StatementId> {
         self.opened();
-        match body.filter(|_| self.tracking).and_then(|body| Some((body, Bind::decode(body).ok()?))) {
+        let renamed = name.and_then(|name| self.renamed(name));
+        if let Some(name) = name.filter(|_| self.sharing.is_some()) {
+            self.send_if_unsent(name);
+        }
+        let follows = self.tracking || self.sharing.is_some();
+        match body.filter(|_| follows).and_then(|body| Some((body, Bind::decode(body).ok()?))) {
             Some((body, bind)) => {
                 self.send_if_unsent(bind.statement);
                 let context = self.context_of_next().copied();
@@ -36,10 +90,24 @@ impl Session {
                 });
                 self.prepared.bind(Bytes::copy_from_slice(bind.portal), portal);
             }
-            // A portal of unknown name and statement: no portal is certain any more.
-            _ => self.prepared.end_portals(),
+            _ => self.relay_unknown_bind(portal, name),
         }
         self.push(Request::Bind);
+        renamed
+    }
+
+    /// A Bind that is too long to be looked into, or that the upstream will refuse.
+    fn relay_unknown_bind(&mut self, portal: Option<&[u8]>, name: Option<&[u8]>) {
+        let known = name.and_then(|name| self.prepared.get(name)).cloned();
+        match portal.zip(known).filter(|_| self.sharing.is_some()) {
+            Some((portal, prepared)) => {
+                let context = self.context_of_next().copied();
+                let bound = Portal { prepared, bind: None, context };
+                self.prepared.bind(Bytes::copy_from_slice(portal), Some(bound));
+            }
+            // A portal of unknown name and statement: no portal is certain any more.
+            None => self.prepared.end_portals(),
+        }
     }
 
     pub(super) fn relay_execute(&mut self, body: Option<&[u8]>) {
@@ -53,7 +121,11 @@ impl Session {
                 let bind = bind.as_deref().and_then(|body| Bind::decode(body).ok());
                 self.judge_under(context.as_ref(), &prepared.statement, &prepared.types, bind.as_ref())
             }
-            None => self.judge_opaque(),
+            None => {
+                let mut judged = self.judge_opaque();
+                judged.effects.trace = Trace::of_portal();
+                judged
+            }
         };
         let mut span = self.open.take().unwrap_or_default();
         if let Some(Portal { prepared, .. }) = &portal
@@ -97,31 +169,8 @@ impl Session {
         self.request_passing = length - here;
     }
 
-    /// Before something refers to `name` upstream: sends its Parse if only the cache has seen it.
-    pub(super) fn send_if_unsent(&mut self, name: &[u8]) {
-        if let Some(prepared) = self.prepared.take_unsent(name) {
-            self.inject(prepared);
-        }
-    }
-
-    fn inject(&mut self, prepared: Arc<Prepared>) {
-        // It was decoded from a message, so it fits into one.
-        let _ = encode::parse(&mut self.upstream.output, &prepared.name, &prepared.text, &prepared.types);
-        self.pipeline.push(Origin::Injected, Request::Parse(Some(prepared)));
-    }
-
     /// Under which a statement is parsed or executed that is sent now.
     pub(super) fn standing(&self) -> Option<Standing> {
         Some(Standing { epoch: self.visit.database().epoch(), context: *self.context_of_next()? })
-    }
-
-    pub(super) fn decode_parse(&self, body: &[u8]) -> Option<Prepared> {
-        let parse = Parse::decode(body).ok()?;
-        Some(Prepared {
-            name: Bytes::copy_from_slice(parse.name),
-            text: Bytes::copy_from_slice(parse.text),
-            types: parse.types().collect(),
-            statement: self.shared.statements.get(parse.text),
-        })
     }
 }

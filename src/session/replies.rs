@@ -17,7 +17,7 @@ use crate::wire::error::{ErrorResponse, sqlstate};
 use crate::wire::frame::{self, HEADER_BYTES, Header, backend};
 use crate::wire::message::backend::ParameterStatus;
 
-/// Longest ParameterStatus or ReadyForQuery that is believed.
+/// Longest ParameterStatus, NotificationResponse or ReadyForQuery that is believed.
 const CONTROL_BYTES: usize = 64 * 1024;
 /// Replies to the proxy's own requests that are kept.
 const OWN_BYTES: usize = 4 * 1024 * 1024;
@@ -64,6 +64,10 @@ impl Session {
                         break;
                     }
                 }
+                if header.tag == backend::NOTIFICATION_RESPONSE {
+                    self.translate_notification(&mut input[run..]);
+                }
+                let rest = &input[run..];
                 let length = header.total.min(rest.len());
                 let route = self.reply(header, &rest[..length])?;
                 self.reply_passing = (header.total - length, route);
@@ -93,7 +97,11 @@ impl Session {
 
     /// Takes note of one frame, of which at least the beginning is here.
     fn reply(&mut self, header: Header, bytes: &[u8]) -> Result<Route, End> {
-        if let Some(recording) = self.recording() {
+        let body = &bytes[HEADER_BYTES.min(bytes.len())..];
+        let reply = self.pipeline.reply(header.tag);
+        if reply.route == Route::Forward
+            && let Some(recording) = self.recording()
+        {
             match header.tag {
                 backend::PARSE_COMPLETE | backend::BIND_COMPLETE | backend::READY_FOR_QUERY => {}
                 backend::NOTIFICATION_RESPONSE => {}
@@ -103,12 +111,10 @@ impl Session {
                 }
             }
         }
-        let body = &bytes[HEADER_BYTES.min(bytes.len())..];
-        let reply = self.pipeline.reply(header.tag);
         if header.tag == backend::PARAMETER_STATUS
             && let Ok(status) = ParameterStatus::decode(body)
         {
-            self.context.report(status.name, status.value);
+            self.reported(&status, reply.route);
         }
         let mut route = reply.route;
         if matches!(header.tag, backend::ERROR_RESPONSE | backend::NOTICE_RESPONSE)
@@ -122,8 +128,8 @@ impl Session {
             None => {}
             Some(Event::Parsed(_)) => {}
             Some(Event::Failed(statements)) => {
-                for prepared in statements.into_iter().flatten() {
-                    self.prepared.refused(&prepared);
+                for asked in statements.into_iter().flatten() {
+                    self.refuse(&asked);
                 }
                 match self.pipeline.current_span() {
                     Some(span) => span.failed = true,
@@ -146,6 +152,26 @@ impl Session {
             self.tracking_lost();
         }
         Ok(route)
+    }
+
+    /// On a shared connection the client is told what concerns it, and only that.
+    fn reported(&mut self, status: &ParameterStatus<'_>, route: Route) {
+        if let (Some(sharing), Some(backend)) = (&mut self.sharing, &mut self.backend) {
+            backend.reported.report(status.name, status.value);
+            if route != Route::Forward {
+                return;
+            }
+            sharing.told.report(status.name, status.value);
+        }
+        self.context.report(status.name, status.value);
+    }
+
+    /// Clients know each other by the pids that they were told.
+    fn translate_notification(&self, message: &mut [u8]) {
+        let field = message.get_mut(HEADER_BYTES..).and_then(|body| body.first_chunk_mut::<4>());
+        if let Some(field) = field {
+            *field = self.shared.aliases.told(i32::from_be_bytes(*field)).to_be_bytes();
+        }
     }
 
     /// The recording of the read whose result is being sent.
@@ -185,10 +211,15 @@ impl Session {
             if span.concerns_databases {
                 self.shared.databases.may_have_changed();
             }
-            if !span.failed {
-                if let Some((prepared, standing)) = &span.executes {
-                    self.prepared.executed(prepared, *standing);
-                }
+            if span.concerns_defaults {
+                self.shared.pool.begin_generation();
+            }
+            if !span.failed
+                && let Some((prepared, standing)) = &span.executes
+            {
+                self.prepared.executed(prepared, *standing);
+            }
+            if !span.failed && !span.deallocates.is_empty() {
                 for statement in span.deallocates {
                     let mentions = |name: &[u8]| {
                         std::str::from_utf8(name).is_ok_and(|name| statement.parts.iter().any(|part| part.names(name)))
@@ -196,13 +227,17 @@ impl Session {
                     let discards = statement.parts.iter().any(|part| part.names("discard"));
                     self.prepared.deallocate(|name| discards || mentions(name));
                 }
+                let named = self.prepared.has_named();
+                if let Some(sharing) = &mut self.sharing {
+                    sharing.own_names &= named;
+                }
             }
             if let Some(job) = span.job {
                 let duration = self.shared.metrics.operation_duration(job.operation());
                 duration.record(span.started.elapsed());
                 match job {
                     // What was sent along with it may be answered in the same breath.
-                    Job::Witness => self.finish_job(job),
+                    Job::Witness | Job::ForgetSequences => self.finish_job(job),
                     job => self.finished = Some(job),
                 }
             }
@@ -231,6 +266,7 @@ impl Session {
         }
         if status == Status::Idle {
             self.prepared.end_portals();
+            self.transaction_ended();
         }
         self.follow = follow;
     }
@@ -267,7 +303,12 @@ impl Session {
                     _ if span.failed && (alone || inside) => {}
                     SettingsAction::Set(action) if alone => self.context.apply(action),
                     SettingsAction::Set(action) if inside => self.context.apply_in_block(action),
-                    SettingsAction::DiscardAll if alone => self.context.discard_all(),
+                    SettingsAction::DiscardAll if alone => {
+                        self.context.discard_all();
+                        if let Some(sharing) = &mut self.sharing {
+                            sharing.traces.discard();
+                        }
+                    }
                     SettingsAction::DiscardTemporary if alone => self.context.discard_temporary(),
                     SettingsAction::Savepoint if inside => self.context.savepoint(),
                     SettingsAction::RollbackToSavepoint if inside => self.context.rolled_back_to_savepoint(),
@@ -322,7 +363,7 @@ impl Session {
 }
 
 fn is_control(tag: u8) -> bool {
-    matches!(tag, backend::READY_FOR_QUERY | backend::PARAMETER_STATUS)
+    matches!(tag, backend::READY_FOR_QUERY | backend::PARAMETER_STATUS | backend::NOTIFICATION_RESPONSE)
 }
 
 fn broken(error: impl std::fmt::Display) -> End {

@@ -10,9 +10,10 @@ use bytes::{Buf, Bytes};
 use super::Session;
 use super::cycle::{End, Replay};
 use super::lookup::{Plan, ReadRequest};
+use super::naming::{Named, put_renamed};
 use super::notes::Judged;
 use super::pipeline::Request;
-use super::prepared::{Portal, Prepared};
+use super::prepared::{Asked, Portal, Prepared};
 use super::span::Span;
 use crate::cache::entry::Entry;
 use crate::cache::flight::Waiting;
@@ -22,8 +23,11 @@ use crate::wire::error::{ErrorResponse, sqlstate};
 use crate::wire::frame::{self, FrameError, HEADER_BYTES, Header, backend, frontend};
 use crate::wire::message::{Bind, Close, Describe, Execute, Query, Target};
 
+/// A portal's and a statement's name fit into so many bytes, with what stands before them.
+const NAMES_BYTES: usize = 1024;
+
 /// What the pipeline is told of a client's message.
-pub(super) type ClientRequest = Request<Option<Arc<Prepared>>, Box<Span>>;
+pub(super) type ClientRequest = Request<Option<Asked>, Box<Span>>;
 
 /// What becomes of the front of the input.
 enum Taken {
@@ -33,8 +37,10 @@ enum Taken {
     Waits,
     /// So many bytes go upstream, as far as they are here.
     Relayed(usize),
-    /// So many bytes are answered.
+    /// So many bytes are answered, or were passed on with another name.
     Served(usize),
+    /// The same of a message that may not be all here.
+    Renamed(usize),
 }
 
 /// An extended query that is all there: `[Parse] Bind [Describe portal] Execute Sync` on the unnamed portal.
@@ -59,24 +65,27 @@ enum Front<'a> {
 impl Session {
     /// Deals with what the client has sent.
     pub(super) fn requests(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        while self.accepts_requests(cx) && self.request()? {}
+        while self.accepts_requests(cx)? && self.request()? {}
         Ok(())
     }
 
     /// Not while the upstream works for us, a cached result is on its way, somebody else's miss is awaited, or a buffer is full.
-    fn accepts_requests(&mut self, cx: &mut Context<'_>) -> bool {
+    fn accepts_requests(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if !self.poll_attaching(cx)? {
+            return Ok(false);
+        }
         if let Some(waiting) = &mut self.waiting {
             if waiting.as_mut().poll(cx).is_pending() {
-                return false;
+                return Ok(false);
             }
             self.waiting = None;
             self.has_waited = true;
         }
-        !self.client.input.is_empty()
+        Ok(!self.client.input.is_empty()
             && !self.pipeline.at_own()
             && self.replay.is_none()
             && self.client.output.len() < self.buffer_bytes
-            && self.upstream.output.len() < self.buffer_bytes
+            && self.upstream.output.len() < self.buffer_bytes)
     }
 
     /// One request, or a piece of one. False if more bytes are needed.
@@ -105,13 +114,19 @@ impl Session {
                 self.client.input.advance(length);
                 Ok(true)
             }
+            Taken::Renamed(length) => {
+                let here = length.min(self.client.input.len());
+                self.client.input.advance(here);
+                self.request_passing = length - here;
+                Ok(true)
+            }
         }
     }
 
     fn take(&mut self, input: &[u8]) -> Result<Taken, End> {
         match self.front(input)? {
             Front::Needs(bytes) => Ok(Taken::Needs(bytes)),
-            Front::Read(header, batch) => match self.read_batch(batch) {
+            Front::Read(header, batch) => match self.read_batch(batch, input) {
                 Some(taken) => Ok(taken),
                 None => self.single(header, input),
             },
@@ -119,10 +134,12 @@ impl Session {
         }
     }
 
-    fn front<'a>(&self, input: &'a [u8]) -> Result<Front<'a>, End> {
+    fn front<'a>(&mut self, input: &'a [u8]) -> Result<Front<'a>, End> {
         let Some(first) = frame::peek(input).map_err(violation)? else { return Ok(Front::Needs(HEADER_BYTES)) };
         if first.total > self.max_inspect_bytes || first.tag == frontend::COPY_DATA {
-            return Ok(Front::Single(first));
+            // The name of its statement is at its beginning.
+            let beginning = if self.sharing.is_some() { NAMES_BYTES.min(first.total) } else { 0 };
+            return Ok(if input.len() < beginning { Front::Needs(beginning) } else { Front::Single(first) });
         }
         if input.len() < first.total {
             return Ok(Front::Needs(first.total));
@@ -140,7 +157,7 @@ impl Session {
     }
 
     /// The extended query at the front, if the cache may answer it. Only reads are kept back until their Sync is here.
-    fn batch<'a>(&self, frames: &mut Frames<'a>) -> Option<Batch<'a>> {
+    fn batch<'a>(&mut self, frames: &mut Frames<'a>) -> Option<Batch<'a>> {
         let parse = match frames.next(frontend::PARSE) {
             Some(body) => Some(Arc::new(self.decode_parse(body)?)),
             None => None,
@@ -170,7 +187,7 @@ impl Session {
     }
 
     /// A read by the extended protocol. `None` if it may write after all, and is relayed message by message.
-    fn read_batch(&mut self, batch: Batch<'_>) -> Option<Taken> {
+    fn read_batch(&mut self, batch: Batch<'_>, input: &[u8]) -> Option<Taken> {
         let may_wait = !std::mem::take(&mut self.has_waited);
         let Prepared { text, types, statement, .. } = &*batch.prepared;
         let standing = self.standing();
@@ -195,15 +212,20 @@ impl Session {
                 self.serve(&entry, batch.described);
                 Taken::Served(batch.length)
             }
+            Plan::Relay(_) if !self.attach() => Taken::Waits,
             Plan::Relay(fill) => {
                 let judged = self.judge(statement, types, None);
                 if fill.is_none() && judged.is_opaque() {
                     return None;
                 }
+                let renamed = batch.prepared.id.filter(|_| self.renames());
                 match batch.parse {
                     Some(parse) => {
+                        if let Some(id) = renamed {
+                            self.prepare_as(id);
+                        }
                         self.prepared.sent(parse.clone(), standing);
-                        self.push(Request::Parse(Some(parse)));
+                        self.push_parse(Some(parse));
                     }
                     None => self.send_if_unsent(&batch.prepared.name),
                 }
@@ -220,23 +242,52 @@ impl Session {
                 self.take_note(&mut span, judged, Some(statement));
                 self.push(Request::Execute);
                 self.push_span(span, Request::Sync);
-                Taken::Relayed(batch.length)
+                match renamed {
+                    Some(id) => {
+                        self.put_all_renamed(&input[..batch.length], &id.name());
+                        Taken::Served(batch.length)
+                    }
+                    None => Taken::Relayed(batch.length),
+                }
             }
         };
         Some(taken)
     }
 
+    /// Passes whole messages on, with this name in place of the statement's.
+    fn put_all_renamed(&mut self, mut messages: &[u8], name: &[u8]) {
+        let out = &mut self.upstream.output;
+        while let Ok(Some(header)) = frame::peek(messages) {
+            let (message, rest) = messages.split_at(header.total);
+            match Named::find(header.tag, &message[HEADER_BYTES..]) {
+                Some(named) => put_renamed(out, header, message, named, name),
+                None => out.extend_from_slice(message),
+            }
+            messages = rest;
+        }
+    }
+
     /// Relays one message. Its body is empty here if it is too long to be looked at.
     fn single(&mut self, header: Header, input: &[u8]) -> Result<Taken, End> {
         let body = input.get(HEADER_BYTES..header.total).filter(|_| header.total <= self.max_inspect_bytes);
+        if let Some(taken) = self.take_without_upstream(header) {
+            return Ok(taken);
+        }
+        let message = &input[..header.total.min(input.len())];
+        let named = match self.sharing {
+            Some(_) => Named::find(header.tag, &message[HEADER_BYTES..]),
+            None => None,
+        };
+        let name = named.map(|named| named.name);
+        let mut renamed = None;
         match header.tag {
             frontend::QUERY => return Ok(self.query(header, body)),
             frontend::PARSE | frontend::BIND => {
                 let asked = self.commit_alone(input).and_then(|statement| self.ask_before_commit(&statement));
-                match header.tag {
-                    frontend::PARSE => self.relay_parse(body),
-                    _ => self.relay_bind(body),
-                }
+                renamed = match header.tag {
+                    frontend::PARSE => self.relay_parse(body, name),
+                    _ => self.relay_bind(body, named.map(|named| named.portal), name),
+                };
                 if let Some(open) = self.open.as_mut().filter(|_| asked.is_some()) {
                     open.witness = asked;
                 }
@@ -244,6 +295,7 @@ impl Session {
             frontend::DESCRIBE => {
                 self.opened();
                 if let Some(Ok(Describe { kind: Target::Statement, name })) = body.map(Describe::decode) {
+                    renamed = self.renamed(name);
                     self.send_if_unsent(name);
                 }
                 self.push(Request::Describe);
@@ -272,13 +324,44 @@ impl Session {
             frontend::TERMINATE => return Err(End::Client),
             unknown => return Err(violation(FrameError::UnknownTag(unknown))),
         }
+        if let (Some(id), Some(named)) = (renamed, named) {
+            put_renamed(&mut self.upstream.output, header, message, named, &id.name());
+            return Ok(Taken::Renamed(header.total));
+        }
         Ok(Taken::Relayed(header.total))
+    }
+
+    /// What needs no connection, or has to wait for one. A Query is looked up first.
+    fn take_without_upstream(&mut self, header: Header) -> Option<Taken> {
+        if self.backend.is_some() || matches!(header.tag, frontend::QUERY | frontend::TERMINATE) {
+            return None;
+        }
+        match header.tag {
+            frontend::FLUSH => Some(Taken::Served(header.total)),
+            frontend::SYNC if header.total == HEADER_BYTES => {
+                self.client.output.extend_from_slice(&[
+                    backend::READY_FOR_QUERY,
+                    0,
+                    0,
+                    0,
+                    5,
+                    self.block.status().byte(),
+                ]);
+                Some(Taken::Served(header.total))
+            }
+            _ if self.attach() => None,
+            _ => Some(Taken::Waits),
+        }
     }
 
     /// A simple Query; without a body if it is too long to be looked at.
     fn query(&mut self, header: Header, body: Option<&[u8]>) -> Taken {
-        let query = body.filter(|_| self.tracking).and_then(|body| Query::decode(body).ok());
+        let follows = self.tracking || self.sharing.is_some();
+        let query = body.filter(|_| follows).and_then(|body| Query::decode(body).ok());
         let Some(Query { text }) = query else {
+            if !self.attach() {
+                return Taken::Waits;
+            }
             let judged = self.judge_opaque();
             let span = self.open.take().unwrap_or_default();
             return self.relay_query(header, judged, None, span);
@@ -301,6 +384,10 @@ impl Session {
                 Plan::Relay(relayed) => fill = relayed,
             }
         }
+        if !self.attach() {
+            return Taken::Waits;
+        }
+        self.parse_unsent(&statement);
         let asked = self.ask_before_commit(&statement);
         let judged = self.judge(&statement, &[], None);
         self.wish_for_analyses(&statement, text, &[]);
@@ -314,7 +401,7 @@ impl Session {
     }
 
     /// The statement of an extended batch that is nothing but a COMMIT, in a block that has written what nobody could tell.
-    fn commit_alone(&self, input: &[u8]) -> Option<Arc<Statement>> {
+    fn commit_alone(&mut self, input: &[u8]) -> Option<Arc<Statement>> {
         if !self.block.is_opaque() || self.open.is_some() {
             return None;
         }
@@ -341,6 +428,9 @@ impl Session {
         self.take_note(&mut span, judged, statement);
         // The upstream drops its unnamed statement (exec_simple_query).
         self.prepared.forget(b"");
+        if let Some(sharing) = &mut self.sharing {
+            sharing.long_unnamed = false;
+        }
         self.push_span(span, Request::Query);
         Taken::Relayed(header.total)
     }

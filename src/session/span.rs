@@ -26,6 +26,7 @@ pub struct Span {
     /// Texts that may have deallocated prepared statements.
     pub deallocates: Vec<Arc<Statement>>,
     pub concerns_databases: bool,
+    pub concerns_defaults: bool,
     /// An ErrorResponse was among the replies.
     pub failed: bool,
     /// Where the time that it takes is added.
@@ -64,6 +65,7 @@ impl Default for Span {
             transaction: Transaction::Kept,
             deallocates: Vec::new(),
             concerns_databases: false,
+            concerns_defaults: false,
             failed: false,
             page: None,
             fill: None,
@@ -113,6 +115,7 @@ impl Span {
         self.settings = self.settings.and(&effects.settings);
         self.transaction = self.transaction.and(effects.transaction);
         self.concerns_databases |= effects.concerns_databases;
+        self.concerns_defaults |= effects.concerns_defaults;
         self.commits_itself |= effects.commits_itself;
         if effects.deallocates {
             self.deallocates.extend(statement.cloned());

@@ -3,7 +3,6 @@
 //! The client gets what its own backend said: parameters, notices, process id. Only the cancel key is ours.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -13,21 +12,22 @@ use tracing::{debug, info};
 
 use super::activity::Who;
 use super::auth::AuthError;
+use super::connecting::{guarded, obtain, refusal};
 use super::context::Context;
 use super::control::Control;
 use super::cycle::Side;
 use super::negotiate::{NegotiateError, negotiate};
+use super::sharing::Sharing;
 use super::visitor::{self, Visitor, application_name};
-use super::{Ready, Session, SessionState, Shared};
+use super::{Ready, Session, SessionState, Shared, Upstream};
 use crate::catalog::{Visit, watch};
-use crate::config::AuthMode;
-use crate::guard::{BreakerError, retry_with_backoff};
-use crate::telemetry::metrics::{ErrorKind, Operation, Side as SideLabel, State};
-use crate::upstream::connect::{ConnectError, bounded, refused};
-use crate::upstream::login::{Connection, LoginError, RelayError, greet, login, relay};
+use crate::config::{AuthMode, PoolMode};
+use crate::telemetry::metrics::{Side as SideLabel, State};
+use crate::upstream::backend::{Backend, Reported};
+use crate::upstream::login::{Connection, LoginError, RelayError, UpstreamSecret, greet, login, relay};
 use crate::upstream::lookout::Loss;
 use crate::upstream::open;
-use crate::upstream::pool::{Permit, PoolKey};
+use crate::upstream::pool::{Permit, PoolKey, Recipe, Slot, TenantId};
 use crate::wire::error::{ErrorResponse, sqlstate};
 use crate::wire::startup::{self, FirstPacket, StartupMessage};
 use crate::wire::stream::Stream;
@@ -131,9 +131,8 @@ async fn begin(shared: &Arc<Shared>, stream: Stream, seated: bool) -> Result<Beg
     // Before its authentication a client must know what it cannot have; in mode relay the upstream says so itself.
     let declined = if relayed { None } else { startup.decline_extensions() };
     let login = Login { shared, startup: &startup, wait };
-    let (stream, connection, permit, key) =
-        if relayed { login.relayed(stream).await? } else { login.own(stream, declined).await? };
-    Ok(Begun::Session(Box::new(welcome(shared, stream, &startup, connection, permit, key).await)))
+    let (stream, entry) = if relayed { login.relayed(stream).await? } else { login.own(stream, declined).await? };
+    Ok(Begun::Session(Box::new(welcome(shared, stream, &startup, entry).await)))
 }
 
 struct Login<'a> {
@@ -142,7 +141,23 @@ struct Login<'a> {
     wait: Duration,
 }
 
-type LoggedIn = (Stream, Connection, Permit, Option<PoolKey>);
+/// What a client that is logged in has.
+enum Entry {
+    Dedicated {
+        connection: Box<Connection>,
+        permit: Permit,
+        key: Option<PoolKey>,
+    },
+    Shared {
+        key: PoolKey,
+        recipe: Arc<Recipe>,
+        /// A connection that was opened for it, and as whom it finds it.
+        home: Option<(Arc<Slot>, TenantId)>,
+        pid: Option<i32>,
+    },
+}
+
+type LoggedIn = (Stream, Entry);
 
 impl Login<'_> {
     /// The upstream authenticates the client itself, on a connection of the client's own.
@@ -151,18 +166,16 @@ impl Login<'_> {
             Ok(permit) => permit,
             Err(error) => return Err(Refusal::Told(stream, error)),
         };
-        let greeted = self
-            .guarded(|| async {
-                let upstream = open::open(&self.shared.target).await?;
-                Ok(greet(upstream, &self.startup.raw).await?)
-            })
-            .await;
-        let upstream = match greeted {
+        let greet = || async {
+            let upstream = open::open(&self.shared.target).await?;
+            Ok(greet(upstream, &self.startup.raw).await?)
+        };
+        let upstream = match guarded(self.shared, greet).await {
             Ok(upstream) => upstream,
-            Err(error) => return self.refuse(stream, error).await,
+            Err(error) => return refuse(stream, &refusal(self.shared, error)).await,
         };
         match relay(&mut stream, upstream).await {
-            Ok(connection) => Ok((stream, connection, permit, None)),
+            Ok(connection) => Ok((stream, Entry::Dedicated { connection: Box::new(connection), permit, key: None })),
             Err(RelayError::ClientGone) => Err(Refusal::Silent),
             Err(RelayError::Refused(error)) => {
                 self.lost(&error);
@@ -204,9 +217,12 @@ impl Login<'_> {
             Err(AuthError::Gone) => return Err(Refusal::Silent),
             Err(AuthError::Refused(error)) => return Err(Refusal::Told(stream, error)),
         };
-        let key = PoolKey::new(self.startup, &credentials.secret);
+        let key = self.shared.pool.key(self.startup, &credentials.secret);
+        if config.pool.mode != PoolMode::Session && !self.startup.is_replication() {
+            return self.shared(stream, key, credentials.secret).await;
+        }
         if let Some((connection, permit)) = self.shared.pool.take(&key) {
-            return Ok((stream, connection, permit, Some(key)));
+            return Ok((stream, Entry::Dedicated { connection: Box::new(connection), permit, key: Some(key) }));
         }
         let permit = match self.permit().await {
             Ok(permit) => permit,
@@ -216,9 +232,39 @@ impl Login<'_> {
             let upstream = open::open(&self.shared.target).await?;
             Ok(login(upstream, self.startup.protocol, &self.startup.parameters, &credentials.secret).await?)
         };
-        match self.guarded(connect).await {
-            Ok(connection) => Ok((stream, connection, permit, Some(key))),
-            Err(error) => self.refuse(stream, error).await,
+        match guarded(self.shared, connect).await {
+            Ok(connection) => {
+                Ok((stream, Entry::Dedicated { connection: Box::new(connection), permit, key: Some(key) }))
+            }
+            Err(error) => refuse(stream, &refusal(self.shared, error)).await,
+        }
+    }
+
+    /// The client gets a connection when it needs one. Only the first of its kind waits for one: what it is told is what
+    /// later ones are told.
+    async fn shared(&self, stream: Stream, key: PoolKey, secret: UpstreamSecret) -> Result<LoggedIn, Refusal> {
+        if let Some(recipe) = self.shared.pool.recipe(&key) {
+            return Ok((stream, Entry::Shared { key, recipe, home: None, pid: None }));
+        }
+        let StartupMessage { protocol, parameters, .. } = self.startup;
+        let recipe = Recipe { protocol: *protocol, parameters: parameters.clone(), secret, reported: Arc::default() };
+        let waiting = self.shared.pool.ask(Some(key));
+        let (slot, backend) = match obtain(self.shared.clone(), key, Arc::new(recipe), waiting).await {
+            Ok(obtained) => obtained,
+            Err(frame) => return refuse(stream, &frame).await,
+        };
+        let pid = Some(backend.pid);
+        // It was opened just now, if not by this client.
+        let recipe = self.shared.pool.recipe(&key);
+        let tenant = self.shared.pool.tenant();
+        let lifetime = Duration::from_secs(self.shared.config.load().pool.max_lifetime_secs);
+        self.shared.pool.park(&slot, backend, tenant, lifetime);
+        match recipe {
+            Some(recipe) => Ok((stream, Entry::Shared { key, recipe, home: Some((slot, tenant)), pid })),
+            None => {
+                let error = ErrorResponse::fatal(sqlstate::CONNECTION_FAILURE, "the upstream connection was lost");
+                Err(Refusal::Told(stream, error))
+            }
         }
     }
 
@@ -232,59 +278,14 @@ impl Login<'_> {
     async fn permit(&self) -> Result<Permit, ErrorResponse> {
         self.shared.pool.acquire(self.wait).await.map_err(|full| full.to_error_response())
     }
+}
 
-    /// Connects, more than once if need be, and not at all while the circuit breaker is open. No attempt takes longer than
-    /// `upstream.connect_timeout_secs`.
-    async fn guarded<T, F: Future<Output = Result<T, ConnectError>>>(
-        &self,
-        connect: impl Fn() -> F,
-    ) -> Result<T, BreakerError<ConnectError>> {
-        let Shared { lookout, metrics, config, target, .. } = &**self.shared;
-        let attempts = AtomicU32::new(0);
-        let attempt = || async {
-            let started = Instant::now();
-            let connected = bounded(target, connect()).await;
-            metrics.operation_duration(Operation::Connect).record(started.elapsed());
-            if attempts.fetch_add(1, Ordering::Relaxed) > 0 {
-                metrics.retry_attempts(connected.is_ok()).increment(1);
-            }
-            connected
-        };
-        retry_with_backoff(&config.load().retry, || lookout.breaker.call(attempt())).await
-    }
-
-    /// Tells the client why it has no connection: in the upstream's own words, if it has said any.
-    async fn refuse<T>(&self, mut stream: Stream, error: BreakerError<ConnectError>) -> Result<T, Refusal> {
-        let error = match refused(error) {
-            Ok(error) => error,
-            Err(response) => {
-                self.count_error(ErrorKind::Limit);
-                return Err(Refusal::Told(stream, response));
-            }
-        };
-        match error {
-            ConnectError::Open(error) => {
-                self.count_error(ErrorKind::Io);
-                info!(%error, "no connection to the upstream");
-                Err(Refusal::Told(stream, error.to_error_response()))
-            }
-            ConnectError::Login(error) => {
-                self.count_error(ErrorKind::Server);
-                match error.into_frame() {
-                    Ok(frame) => {
-                        let _ = stream.write_all(&frame).await;
-                        let _ = stream.shutdown().await;
-                        Err(Refusal::Silent)
-                    }
-                    Err(error) => Err(Refusal::Told(stream, error)),
-                }
-            }
-        }
-    }
-
-    fn count_error(&self, kind: ErrorKind) {
-        self.shared.metrics.operation_errors(Operation::Connect, kind).increment(1);
-    }
+/// Tells the client why it has no connection.
+async fn refuse<T>(mut stream: Stream, frame: &[u8]) -> Result<T, Refusal> {
+    // Whatever keeps the client from reading it is its own.
+    let _ = stream.write_all(frame).await;
+    let _ = stream.shutdown().await;
+    Err(Refusal::Silent)
 }
 
 /// Enters a database and has its catalogue watched.
@@ -297,14 +298,7 @@ pub(super) fn enter(shared: &Shared, database: &str) -> Visit {
 }
 
 /// Enters the database and tells the client who its backend is.
-async fn welcome(
-    shared: &Arc<Shared>,
-    stream: Stream,
-    startup: &StartupMessage,
-    connection: Connection,
-    permit: Permit,
-    key: Option<PoolKey>,
-) -> Ready {
+async fn welcome(shared: &Arc<Shared>, stream: Stream, startup: &StartupMessage, entry: Entry) -> Ready {
     let database_name = String::from_utf8_lossy(startup.database()).into_owned();
     let tracking = shared.caching && !startup.is_physical_replication();
     let visit = if tracking { enter(shared, &database_name) } else { shared.databases.enter(&database_name) };
@@ -315,21 +309,12 @@ async fn welcome(
 
     let mut context = Context::new(startup.database(), startup.user());
     let mut client = Side::default();
-    for (name, value) in &connection.parameters {
+    let welcome = Welcome::of(entry, shared);
+    for (name, value) in welcome.parameters.iter() {
         context.report(name, value);
         startup::put_parameter_status(&mut client.output, name, value);
     }
-    let secret = Bytes::from_owner(rand::random::<[u8; 32]>()).slice(..connection.secret.len().clamp(4, 32));
-    startup::put_backend_key_data(&mut client.output, connection.pid, &secret);
-    for notice in &connection.notices {
-        client.output.extend_from_slice(notice);
-    }
-    startup::put_ready_for_query(&mut client.output, b'I');
-
-    let start_digest = context.start_digest(&startup.parameters);
-    if let Some(baseline) = visit.database().baseline(&start_digest) {
-        context.begin(baseline);
-    }
+    let secret = Bytes::from_owner(rand::random::<[u8; 32]>()).slice(..welcome.secret_bytes);
     let control = Arc::new(Control::new(Who {
         database: database_name.clone(),
         user: String::from_utf8_lossy(startup.user()).into_owned(),
@@ -338,15 +323,66 @@ async fn welcome(
         tls: stream.is_tls(),
         since: Instant::now(),
     }));
-    control.activity.works_on(connection.pid);
-    let registration = shared.sessions.register(connection.pid, secret, control.clone());
+    let (pid, registration) = match (&welcome.upstream, welcome.pid) {
+        // It is the only one whose backend this is.
+        (Upstream::Dedicated(backend, _), _) => {
+            (backend.pid, shared.sessions.register(backend.pid, secret.clone(), control.clone()))
+        }
+        (Upstream::Shared(_), pid) => shared.sessions.register_apart(pid, secret.clone(), control.clone()),
+    };
+    startup::put_backend_key_data(&mut client.output, pid, &secret);
+    for notice in &welcome.notices {
+        client.output.extend_from_slice(notice);
+    }
+    startup::put_ready_for_query(&mut client.output, b'I');
+
+    let start_digest = context.start_digest(&startup.parameters);
+    if let Some(baseline) = visit.database().baseline(&start_digest) {
+        context.begin(baseline);
+    }
     if shared.shutting_down.load(Ordering::SeqCst) {
         control.shut_down();
     }
-    debug!(pid = connection.pid, database = %database_name, "session begins");
+    debug!(pid, database = %database_name, "session begins");
     shared.metrics.connections(SideLabel::Client, State::Active).increment(1.0);
-    shared.metrics.connections(SideLabel::Upstream, State::Active).increment(1.0);
     let state = SessionState { context, start_digest, tracking, caching: tracking && !startup.is_replication() };
-    let session = Session::new(shared.clone(), control, visit, stream, client, connection, permit, key, state);
+    let session = Session::new(shared.clone(), control, visit, stream, client, welcome.upstream, pid, state);
     Ready { session, registration }
+}
+
+/// What the client is told, and what its session has.
+struct Welcome {
+    parameters: Arc<Reported>,
+    notices: Vec<Bytes>,
+    secret_bytes: usize,
+    pid: Option<i32>,
+    upstream: Upstream,
+}
+
+impl Welcome {
+    fn of(entry: Entry, shared: &Shared) -> Self {
+        match entry {
+            Entry::Dedicated { mut connection, permit, key } => {
+                let notices = std::mem::take(&mut connection.notices);
+                let backend = Box::new(Backend::new(*connection, permit));
+                Self {
+                    parameters: backend.reported.clone(),
+                    notices,
+                    secret_bytes: backend.secret.len().clamp(4, 32),
+                    pid: Some(backend.pid),
+                    upstream: Upstream::Dedicated(backend, key),
+                }
+            }
+            Entry::Shared { key, recipe, home, pid } => {
+                let sharing = Sharing::new(&shared.pool, key, recipe.clone(), home, &shared.config.load().pool);
+                Self {
+                    parameters: recipe.reported.clone(),
+                    notices: Vec::new(),
+                    secret_bytes: 4,
+                    pid,
+                    upstream: Upstream::Shared(Box::new(sharing)),
+                }
+            }
+        }
+    }
 }

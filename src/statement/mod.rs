@@ -10,6 +10,7 @@ pub mod class;
 mod classify;
 pub mod facts;
 mod hint;
+pub mod keeps;
 pub mod lexer;
 pub mod literal;
 mod memo;
@@ -26,6 +27,7 @@ pub use casts::TemporalCast;
 pub use class::{Class, DiscardTarget, Isolation, SessionCommand, SetAction, TransactionModes};
 pub use facts::{Facts, Name};
 pub use hint::Hint;
+pub use keeps::Keeps;
 use lexer::{Lexer, Token};
 pub use memo::Statements;
 use predicates::Predicates;
@@ -57,6 +59,8 @@ pub struct Part {
     pub copy_target: Option<Vec<u8>>,
     /// Which rows it concerns, for reads and writes of which that can be told.
     pub predicates: Option<Box<Predicates>>,
+    /// What its text says that it may leave in its session.
+    pub keeps: Option<Box<Keeps>>,
 }
 
 impl Statement {
@@ -109,6 +113,7 @@ impl Statement {
             shape: digest,
             copy_target: None,
             predicates: None,
+            keeps: Some(Box::new(Keeps { state: true, hidden_settings: true, ..Keeps::default() })),
         };
         Self { parts: vec![part], digest, hint: Hint::default(), single_read: false, plain_ascii: is_plain_ascii(text) }
     }
@@ -126,7 +131,8 @@ impl Part {
         let facts = Facts::of(tokens);
         let concerns_rows = matches!(class, Class::Read | Class::Write);
         let predicates = concerns_rows.then(|| Predicates::of(tokens, &facts)).flatten().map(Box::new);
-        Self { class, facts, range, shape: normal::shape(tokens), copy_target, predicates }
+        let keeps = Keeps::of(&class, text.get(range.clone()).unwrap_or_default(), tokens);
+        Self { class, facts, range, shape: normal::shape(tokens), copy_target, predicates, keeps }
     }
 
     /// Whether `word`, as PostgreSQL folds it, is among its identifiers and key words.
@@ -144,6 +150,7 @@ impl Part {
             + self.facts.weight()
             + self.copy_target.as_ref().map_or(0, Vec::len)
             + self.predicates.as_ref().map_or(0, |predicates| predicates.weight())
+            + self.keeps.as_ref().map_or(0, |keeps| keeps.weight())
     }
 }
 

@@ -11,7 +11,7 @@ use super::histogram::DurationHistogram;
 use super::process::Process;
 use super::snapshot::Snapshot;
 use crate::guard::State as BreakerState;
-pub use labels::{Access, BYPASS_REASONS, Class, ErrorKind, Eviction, Operation, Path, Scope, Side, State};
+pub use labels::{Access, BYPASS_REASONS, Class, ErrorKind, Eviction, Operation, Path, Pin, Scope, Side, State};
 
 /// The proxy's metrics. Clone-free: share it by `Arc`.
 pub struct Metrics {
@@ -25,6 +25,7 @@ pub struct Metrics {
     cache_invalidations: [Counter; Scope::ALL.len()],
     operation_errors: [[Counter; ErrorKind::ALL.len()]; Operation::ALL.len()],
     operation_duration: [DurationHistogram; Operation::ALL.len()],
+    pins: [Counter; Pin::ALL.len()],
     retry_attempts: [Counter; 2],
     breaker_state_changes: [Counter; BreakerState::ALL.len()],
     breaker_state: [Gauge; BreakerState::ALL.len()],
@@ -65,6 +66,7 @@ impl Metrics {
                 })
             }),
             operation_duration: Default::default(),
+            pins: Pin::ALL.map(|pin| names.counter("heliosdb_pins_total", &[("reason", pin.label())])),
             retry_attempts: ["false", "true"].map(|success| {
                 let labels = [("operation", Operation::Connect.label()), ("success", success)];
                 names.counter("heliosdb_retry_attempts_total", &labels)
@@ -120,6 +122,11 @@ impl Metrics {
 
     pub fn operation_duration(&self, operation: Operation) -> &DurationHistogram {
         &self.operation_duration[operation as usize]
+    }
+
+    /// Sessions that were tied to a shared connection.
+    pub fn pins(&self, reason: Pin) -> &Counter {
+        &self.pins[reason as usize]
     }
 
     /// Attempts to connect beyond the first.
@@ -213,6 +220,10 @@ impl Names<'_> {
         gauge("heliosdb_cache_limit_bytes", Unit::Bytes, "Bytes that cached results may take");
         gauge("heliosdb_cache_bytes", Unit::Bytes, "Bytes held by cached results");
         gauge("heliosdb_cache_entries", Unit::Count, "Results in the cache");
+        counter(
+            "heliosdb_pins_total",
+            "Times that a session was tied to a shared connection, by what it had left there",
+        );
         counter("heliosdb_retry_attempts_total", "Attempts beyond the first, by operation and outcome");
         counter(
             "heliosdb_circuit_breaker_state_changes_total",

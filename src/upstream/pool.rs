@@ -1,52 +1,117 @@
-//! Upstream connections of session-mode clients: how many there may be, and which idle ones are used again.
+//! The connections to the upstream on behalf of clients: how many there may be, whose turn it is, and who may take which.
 //!
-//! **Invariant.** A live connection holds exactly one [`Permit`] and belongs to exactly one of: a session, the idle list. There
-//! are never more permits than `pool.max_upstream_connections`. A connection comes into the idle list only clean: everything
-//! answered, no transaction, `DISCARD ALL` done; and only under the key of what it was opened with.
+//! **Invariant.** A live connection holds exactly one [`Permit`] and is in exactly one place: with a session, in its [`Slot`], in
+//! the list of idle ones (mode `session`), or in the hands of whoever opens or closes it. There are never more permits than
+//! `pool.max_upstream_connections`. What is in a slot or in the list is clean.
+//!
+//! Connections that are alike (equal [`PoolKey`]s) are a group. In a group clients are served in the order in which they came.
+//! Between groups a connection that is idle gives way to whoever waits elsewhere, and one that is wanted in its own group too
+//! gives way to a group that has at least two fewer, so that no group starves and none closes and opens in turns.
+//!
+//! The lock on the state is taken only when a connection changes hands, is opened or closed, or somebody waits.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+mod group;
+mod slot;
+mod wait;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
-use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::backend::Backend;
+use super::backend::{Backend, Reported, is_quiet};
 use super::login::{Connection, UpstreamSecret};
-use crate::wire::error::{ErrorResponse, sqlstate};
+use crate::config;
 use crate::wire::frame::{self, HEADER_BYTES, backend};
 use crate::wire::message::backend::ParameterStatus;
 use crate::wire::startup::StartupMessage;
 use crate::wire::stream::Stream;
 
+use group::{Group, Waiter};
+pub use slot::{Holder, NOBODY, Slot, TenantId};
+pub use wait::{PoolFull, Waiting};
+
 /// How long `DISCARD ALL` may take.
 const CLEANING: Duration = Duration::from_secs(5);
 
-pub struct Pool {
-    permits: Arc<Semaphore>,
-    max_connections: usize,
-    idle: Mutex<VecDeque<Idle>>,
-    max_idle: AtomicUsize,
+pub struct Pool(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// Clients that wait. Looked at without the lock whenever a connection comes back.
+    waiting: AtomicUsize,
+    tenants: AtomicU64,
+    /// Counts the times that what new connections begin with has changed.
+    generation: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    limits: Limits,
+    permits: usize,
+    tickets: u64,
+    slots: u64,
+    /// Dedicated connections are the group without a key.
+    groups: HashMap<Option<PoolKey>, Group>,
+    /// Dedicated connections that were cleaned.
+    idle: VecDeque<Idle>,
+}
+
+#[derive(Debug, Clone)]
+struct Limits {
+    connections: usize,
+    /// In one group; 0 for no other bound than `connections`.
+    size: usize,
+    min_size: usize,
+    max_idle: usize,
     idle_timeout: Duration,
 }
 
 /// The right to one upstream connection.
 #[derive(Debug)]
-pub struct Permit(#[expect(dead_code, reason = "held for its Drop")] OwnedSemaphorePermit);
+pub struct Permit {
+    /// `None` once it has been taken back.
+    pool: Option<Arc<Inner>>,
+    key: Option<PoolKey>,
+    slot: Option<u64>,
+}
 
 /// Connections with equal keys are alike: same user, database and start-up parameters, opened with the same secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PoolKey([u8; 32]);
 
-#[derive(Debug, Error)]
-#[error("no upstream connection became free in {0:?}")]
-pub struct PoolFull(Duration);
+/// How one more connection of a group is opened, and what the last one said when it was.
+pub struct Recipe {
+    pub protocol: u32,
+    pub parameters: Vec<(Bytes, Bytes)>,
+    pub secret: UpstreamSecret,
+    pub reported: Arc<Reported>,
+}
 
+/// What one who waited gets.
+#[derive(Debug)]
+pub enum Grant {
+    /// A connection that is there.
+    Backend(Arc<Slot>, Box<Backend>),
+    /// The right to open one.
+    Permit(Permit),
+}
+
+/// Connections that are closed when this is dropped, which must not be done under the lock: their permits need it.
+#[derive(Debug, Default)]
+struct Doomed {
+    shared: Vec<Backend>,
+    idle: Option<Idle>,
+}
+
+#[derive(Debug)]
 struct Idle {
     connection: Connection,
     permit: Permit,
@@ -54,21 +119,40 @@ struct Idle {
     since: Instant,
 }
 
-impl PoolFull {
-    pub fn to_error_response(&self) -> ErrorResponse {
-        ErrorResponse::fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
-            .detail(self.to_string())
-            .hint("All of the proxy's pool.max_upstream_connections are in use.")
+impl std::fmt::Debug for Recipe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recipe").finish_non_exhaustive()
+    }
+}
+
+impl From<&config::Pool> for Limits {
+    fn from(pool: &config::Pool) -> Self {
+        Self {
+            connections: pool.max_upstream_connections,
+            size: pool.size,
+            min_size: pool.min_size,
+            max_idle: pool.max_idle,
+            idle_timeout: Duration::from_secs(pool.idle_timeout_secs),
+        }
+    }
+}
+
+impl Recipe {
+    /// The same, with what a new connection has just reported.
+    pub fn with_report(&self, parameters: &[(Bytes, Bytes)]) -> Self {
+        let reported = Arc::new(Reported::new(parameters.to_vec()));
+        Self { protocol: self.protocol, parameters: self.parameters.clone(), secret: self.secret.clone(), reported }
     }
 }
 
 impl PoolKey {
-    pub fn new(startup: &StartupMessage, secret: &UpstreamSecret) -> Self {
+    pub fn new(startup: &StartupMessage, secret: &UpstreamSecret, generation: u64) -> Self {
         let mut hasher = Sha256::new();
         let mut field = |bytes: &[u8]| {
             hasher.update((bytes.len() as u64).to_be_bytes());
             hasher.update(bytes);
         };
+        field(&generation.to_be_bytes());
         field(&startup.protocol.to_be_bytes());
         let mut parameters: Vec<&(Bytes, Bytes)> = startup.parameters.iter().collect();
         parameters.sort();
@@ -87,127 +171,357 @@ impl PoolKey {
 }
 
 impl Pool {
-    pub fn new(max_connections: usize, max_idle: usize, idle_timeout: Duration) -> Self {
-        Self {
-            permits: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
-            max_connections: max_connections.min(Semaphore::MAX_PERMITS),
-            idle: Mutex::default(),
-            max_idle: AtomicUsize::new(max_idle),
-            idle_timeout,
-        }
+    pub fn new(config: &config::Pool) -> Self {
+        let state = State {
+            limits: config.into(),
+            permits: 0,
+            tickets: 0,
+            slots: 0,
+            groups: HashMap::new(),
+            idle: VecDeque::new(),
+        };
+        Self(Arc::new(Inner {
+            waiting: AtomicUsize::new(0),
+            tenants: AtomicU64::new(NOBODY),
+            generation: AtomicU64::new(0),
+            state: Mutex::new(state),
+        }))
     }
 
-    pub fn set_max_idle(&self, max_idle: usize) {
-        self.max_idle.store(max_idle, Ordering::Relaxed);
+    /// The configuration has changed.
+    pub fn set_limits(&self, config: &config::Pool) {
+        let mut state = self.0.state();
+        state.limits = config.into();
+        state.serve(&self.0);
+        drop(state);
         self.sweep();
     }
 
-    /// Waits its turn for at most `wait`. An idle connection of somebody else's gives way.
+    /// Somebody new who may be a tenant.
+    pub fn tenant(&self) -> TenantId {
+        self.0.tenants.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Connections that are opened from now on begin with other settings: whoever logs in from now on gets none of the old ones.
+    pub fn begin_generation(&self) {
+        self.0.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The kind of connection that a client needs who logs in now.
+    pub fn key(&self, startup: &StartupMessage, secret: &UpstreamSecret) -> PoolKey {
+        PoolKey::new(startup, secret, self.0.generation.load(Ordering::SeqCst))
+    }
+
+    /// Whether somebody waits for a connection.
+    pub fn is_wanted(&self) -> bool {
+        self.0.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    /// Asks for a dedicated connection, or a shared one of this group: the turn may have come at once.
+    pub fn ask(&self, key: Option<PoolKey>) -> Waiting {
+        let (give, receive) = oneshot::channel();
+        let mut state = self.0.state();
+        state.tickets += 1;
+        let ticket = state.tickets;
+        let group = state.groups.entry(key).or_default();
+        group.queue.push_back(Waiter::new(ticket, give));
+        self.0.waiting.fetch_add(1, Ordering::SeqCst);
+        let doomed = state.feed(key, &self.0);
+        let group = state.groups.get(&key);
+        let unserved = group.into_iter().filter(|group| group.is_hungry()).flat_map(|group| &group.slots);
+        let holders: Vec<_> = unserved.filter_map(|slot| slot.holder()).collect();
+        drop(state);
+        // What they hold is given back under the lock.
+        drop(doomed);
+        holders.iter().for_each(|holder| holder.is_wanted());
+        Waiting::new(self.0.clone(), key, ticket, receive)
+    }
+
+    /// The right to a dedicated connection, when it is this client's turn.
     pub async fn acquire(&self, wait: Duration) -> Result<Permit, PoolFull> {
-        if self.permits.available_permits() == 0 {
-            // Dropped outside the lock's scope, and with it its permit.
-            drop(self.idle().pop_front());
-        }
-        match timeout(wait, self.permits.clone().acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(Permit(permit)),
-            _ => Err(PoolFull(wait)),
+        let grant = match self.ask(None).now() {
+            Ok(grant) => grant,
+            Err(waiting) => waiting.turn(wait).await?,
+        };
+        match grant {
+            Grant::Permit(permit) => Ok(permit),
+            // There are no slots in the group without a key.
+            Grant::Backend(_, backend) => Ok(backend.into_parts().1),
         }
     }
 
-    /// An idle connection that is as good as a new one.
+    /// How connections of this group are opened, if there are any.
+    pub fn recipe(&self, key: &PoolKey) -> Option<Arc<Recipe>> {
+        let state = self.0.state();
+        state.groups.get(&Some(*key)).filter(|group| group.permits > 0)?.recipe.clone()
+    }
+
+    /// A connection of this group has been opened: its slot.
+    pub fn admit(&self, permit: &mut Permit, recipe: Arc<Recipe>) -> Arc<Slot> {
+        let mut state = self.0.state();
+        state.slots += 1;
+        let slot = Arc::new(Slot::new(state.slots));
+        permit.slot = Some(state.slots);
+        if let Some(group) = state.groups.get_mut(&permit.key) {
+            group.slots.push(slot.clone());
+            group.recipe = Some(recipe);
+        }
+        slot
+    }
+
+    /// A clean connection comes back. Its tenant finds it again if nobody else needs it.
+    pub fn park(&self, slot: &Arc<Slot>, backend: Box<Backend>, tenant: TenantId, lifetime: Duration) {
+        self.0.park(slot, backend, tenant, lifetime);
+    }
+
+    /// Takes back a dedicated connection on which nothing is outstanding. It is cleaned and kept, or closed.
+    pub async fn give_back(&self, backend: Backend, key: PoolKey) {
+        let (mut connection, permit) = backend.into_parts();
+        let Connection { stream, buffer, parameters, .. } = &mut connection;
+        let report = |name: &[u8], value: &[u8]| {
+            parameters.retain(|(known, _)| known != name);
+            parameters.push((Bytes::copy_from_slice(name), Bytes::copy_from_slice(value)));
+        };
+        if timeout(CLEANING, clean(stream, buffer, report)).await.is_ok_and(|cleaned| cleaned.is_some()) {
+            let since = Instant::now();
+            self.0.state().idle.push_back(Idle { connection, permit, key, since });
+        }
+        self.sweep();
+    }
+
+    /// An idle dedicated connection that is as good as a new one.
     pub fn take(&self, key: &PoolKey) -> Option<(Connection, Permit)> {
         self.sweep();
         loop {
-            let mut idle = self.idle();
-            let place = idle.iter().rposition(|idle| idle.key == *key)?;
-            let found = idle.remove(place)?;
-            drop(idle);
+            let mut state = self.0.state();
+            let place = state.idle.iter().rposition(|idle| idle.key == *key)?;
+            let found = state.idle.remove(place)?;
+            drop(state);
             if is_quiet(&found.connection.stream) {
                 return Some((found.connection, found.permit));
             }
         }
     }
 
-    /// Takes back a connection on which nothing is outstanding. It is cleaned and kept, or closed.
-    pub async fn give_back(&self, backend: Backend, key: PoolKey) {
-        let (mut connection, permit) = backend.into_parts();
-        if timeout(CLEANING, clean(&mut connection)).await.is_ok_and(|cleaned| cleaned.is_some()) {
-            let since = Instant::now();
-            self.idle().push_back(Idle { connection, permit, key, since });
+    /// Takes back a shared connection on which nothing is outstanding, but whose last user has left state in it.
+    pub async fn give_back_dirty(&self, slot: &Arc<Slot>, mut backend: Box<Backend>, lifetime: Duration) {
+        let Backend { stream, input, reported, .. } = &mut *backend;
+        let cleaned = timeout(CLEANING, clean(stream, input, |name, value| reported.report(name, value))).await;
+        if cleaned.is_ok_and(|cleaned| cleaned.is_some()) {
+            backend.is_discarded();
+            self.park(slot, backend, NOBODY, lifetime);
         }
-        self.sweep();
     }
 
     /// Connections that may still be opened.
     pub fn free(&self) -> usize {
-        self.permits.available_permits()
+        let state = self.0.state();
+        state.limits.connections.saturating_sub(state.permits)
     }
 
     /// Connections that there may be.
     pub fn limit(&self) -> usize {
-        self.max_connections
+        self.0.state().limits.connections
     }
 
     /// Idle connections at present.
     pub fn idle_connections(&self) -> usize {
-        self.idle().len()
+        let state = self.0.state();
+        let here = std::thread::current().id();
+        let slots = state.groups.values().flat_map(|group| &group.slots);
+        state.idle.len() + slots.filter(|slot| slot.parked(here).is_some()).count()
     }
 
-    /// Closes what is idle for too long or too many.
+    /// Closes what has ended, is idle for too long, or too many.
     pub fn sweep(&self) {
-        let mut idle = self.idle();
-        let max = self.max_idle.load(Ordering::Relaxed);
-        while idle.len() > max || idle.front().is_some_and(|oldest| oldest.since.elapsed() >= self.idle_timeout) {
-            idle.pop_front();
+        let mut state = self.0.state();
+        let limits = state.limits.clone();
+        let mut idle = Vec::new();
+        let overdue = |since: Instant| since.elapsed() >= limits.idle_timeout;
+        while state.idle.len() > limits.max_idle || state.idle.front().is_some_and(|oldest| overdue(oldest.since)) {
+            idle.extend(state.idle.pop_front());
         }
-    }
-
-    fn idle(&self) -> MutexGuard<'_, VecDeque<Idle>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut stale = Vec::new();
+        for group in state.groups.values() {
+            let mut spare = group.permits.saturating_sub(limits.min_size);
+            for slot in &group.slots {
+                let unused = |since: Instant| spare > 0 && overdue(since);
+                if let Some(backend) = slot.take_stale(unused) {
+                    spare = spare.saturating_sub(1);
+                    stale.push(backend);
+                }
+            }
+        }
+        drop(state);
+        // They give their permits back under the lock.
+        drop((idle, stale));
     }
 }
 
-/// Nothing has come from the server since the connection was cleaned: not its end, nor a notice that it is ending.
-fn is_quiet(stream: &Stream) -> bool {
-    let nothing =
-        |result: std::io::Result<usize>| result.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
-    // The sockets are non-blocking.
-    let peek = |socket: socket2::SockRef<'_>| nothing(socket.peek(&mut [std::mem::MaybeUninit::uninit()]));
-    match stream {
-        Stream::Tcp(tcp) => peek(tcp.into()),
-        Stream::Unix(unix) => peek(unix.into()),
-        Stream::FromClient(tls) => is_quiet(tls.get_ref().0),
-        Stream::ToUpstream(tls) => is_quiet(tls.get_ref().0),
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn park(self: &Arc<Self>, slot: &Arc<Slot>, backend: Box<Backend>, tenant: TenantId, lifetime: Duration) {
+        if backend.age() >= lifetime {
+            return;
+        }
+        let key = backend.permit().key;
+        slot.put(backend, tenant);
+        // Whoever begins to wait from here on finds it in its slot.
+        if self.waiting.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let mut state = self.state();
+        let doomed = state.feed(key, self);
+        drop(state);
+        drop(doomed);
+    }
+}
+
+impl State {
+    /// Gives what there is to those who wait, in this group first. Returns what is to be closed, without the lock.
+    fn feed(&mut self, key: Option<PoolKey>, pool: &Arc<Inner>) -> Doomed {
+        let here = std::thread::current().id();
+        let mut doomed = Doomed::default();
+        loop {
+            let full = self.is_full(&key);
+            let poorest = if full { self.poorest_hungry(&key) } else { None };
+            let Some(group) = self.groups.get_mut(&key) else { break };
+            if !group.is_hungry() {
+                break;
+            }
+            let free = group.take_free(here);
+            let Some((slot, backend)) = free.or_else(|| if full { group.take_any(here) } else { None }) else {
+                break;
+            };
+            if poorest.is_some_and(|permits| permits + 1 < group.permits) {
+                doomed.shared.push(*backend);
+                return doomed;
+            }
+            self.hand_over(&key, slot, backend, pool);
+        }
+        self.serve(pool);
+        self.relieve(&mut doomed);
+        if self.groups.get(&key).is_some_and(Group::is_hungry) {
+            doomed.idle = self.idle.pop_front();
+        }
+        doomed
+    }
+
+    fn hand_over(&mut self, key: &Option<PoolKey>, slot: Arc<Slot>, backend: Box<Backend>, pool: &Inner) {
+        let Some(group) = self.groups.get_mut(key) else { return };
+        let thread = backend.thread();
+        let mut grant = Grant::Backend(slot, backend);
+        while let Some(waiter) = group.next(thread) {
+            pool.waiting.fetch_sub(1, Ordering::SeqCst);
+            match waiter.give.send(grant) {
+                Ok(()) => return,
+                Err(back) => grant = back,
+            }
+        }
+        if let Grant::Backend(slot, backend) = grant {
+            slot.put(backend, NOBODY);
+        }
+    }
+
+    /// Gives out what is left of the permits: to the group that has fewest.
+    fn serve(&mut self, pool: &Arc<Inner>) {
+        while self.permits < self.limits.connections {
+            let limits = &self.limits;
+            let served = self.groups.iter_mut().filter(|(key, group)| group.is_hungry() && !limits.reached(key, group));
+            let poorest =
+                served.min_by_key(|(_, group)| (group.permits, group.queue.front().map(|first| first.ticket)));
+            let Some((key, group)) = poorest else { return };
+            let Some(waiter) = group.queue.pop_front() else { return };
+            pool.waiting.fetch_sub(1, Ordering::SeqCst);
+            let permit = Permit { pool: Some(pool.clone()), key: *key, slot: None };
+            match waiter.give.send(Grant::Permit(permit)) {
+                Ok(()) => {
+                    group.permits += 1;
+                    self.permits += 1;
+                }
+                Err(Grant::Permit(mut permit)) => permit.pool = None,
+                Err(Grant::Backend(..)) => {}
+            }
+        }
+    }
+
+    /// No connection may be opened in this group.
+    fn is_full(&self, key: &Option<PoolKey>) -> bool {
+        let group = self.groups.get(key);
+        self.permits >= self.limits.connections || group.is_some_and(|group| self.limits.reached(key, group))
+    }
+
+    /// How many permits the poorest of the other groups has in which somebody waits for one.
+    fn poorest_hungry(&self, key: &Option<PoolKey>) -> Option<usize> {
+        let others = self.groups.iter().filter(|(other, group)| *other != key && group.is_hungry());
+        others.filter(|(other, group)| !self.limits.reached(other, group)).map(|(_, group)| group.permits).min()
+    }
+
+    /// An idle connection gives way to the poorest group in which somebody still waits.
+    fn relieve(&self, doomed: &mut Doomed) {
+        let here = std::thread::current().id();
+        let hungry = self.groups.iter().filter(|(key, group)| group.is_hungry() && !self.limits.reached(key, group));
+        let Some((key, poorest)) = hungry.min_by_key(|(_, group)| group.permits) else { return };
+        if self.permits < self.limits.connections {
+            return;
+        }
+        let others = self.groups.iter().filter(|(other, _)| *other != key).map(|(_, group)| group);
+        let mut richer: Vec<_> =
+            others.filter(|group| !group.is_hungry() || group.permits > poorest.permits + 1).collect();
+        richer.sort_unstable_by_key(|group| std::cmp::Reverse(group.permits));
+        let found = richer.into_iter().find_map(|group| group.take_any(here));
+        doomed.shared.extend(found.map(|(_, backend)| *backend));
+    }
+}
+
+impl Limits {
+    fn reached(&self, key: &Option<PoolKey>, group: &Group) -> bool {
+        key.is_some() && self.size > 0 && group.permits >= self.size
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let Some(pool) = self.pool.take() else { return };
+        let mut state = pool.state();
+        state.permits -= 1;
+        if let Some(group) = state.groups.get_mut(&self.key) {
+            group.permits -= 1;
+            group.slots.retain(|slot| Some(slot.id) != self.slot);
+            if group.permits == 0 && !group.is_hungry() {
+                state.groups.remove(&self.key);
+            }
+        }
+        state.serve(&pool);
     }
 }
 
 /// Runs `DISCARD ALL`. `None` if the connection is not clean afterwards.
-async fn clean(connection: &mut Connection) -> Option<()> {
+async fn clean(stream: &mut Stream, buffer: &mut BytesMut, mut report: impl FnMut(&[u8], &[u8])) -> Option<()> {
     const DISCARD: &[u8] = b"Q\0\0\0\x10DISCARD ALL\0";
-    connection.stream.write_all(DISCARD).await.ok()?;
-    connection.stream.flush().await.ok()?;
+    stream.write_all(DISCARD).await.ok()?;
+    stream.flush().await.ok()?;
     loop {
-        while let Some(header) = frame::peek(&connection.buffer).ok()? {
-            if connection.buffer.len() < header.total {
+        while let Some(header) = frame::peek(buffer).ok()? {
+            if buffer.len() < header.total {
                 break;
             }
-            let frame = connection.buffer.split_to(header.total).freeze();
-            let body = frame.slice(HEADER_BYTES..);
+            let frame = buffer.split_to(header.total);
+            let body = &frame[HEADER_BYTES..];
             match header.tag {
                 backend::PARAMETER_STATUS => {
-                    let status = ParameterStatus::decode(&body).ok()?;
-                    let value = body.slice_ref(status.value);
-                    match connection.parameters.iter_mut().find(|(name, _)| *name == *status.name) {
-                        Some(known) => known.1 = value,
-                        None => connection.parameters.push((body.slice_ref(status.name), value)),
-                    }
+                    let status = ParameterStatus::decode(body).ok()?;
+                    report(status.name, status.value);
                 }
                 backend::COMMAND_COMPLETE | backend::NOTICE_RESPONSE | backend::NOTIFICATION_RESPONSE => {}
-                backend::READY_FOR_QUERY if &body[..] == b"I" => return connection.buffer.is_empty().then_some(()),
+                backend::READY_FOR_QUERY if body == b"I" => return buffer.is_empty().then_some(()),
                 _ => return None,
             }
         }
-        if connection.buffer.len() > 64 * 1024 || connection.stream.read_buf(&mut connection.buffer).await.ok()? == 0 {
+        if buffer.len() > 64 * 1024 || stream.read_buf(buffer).await.ok()? == 0 {
             return None;
         }
     }

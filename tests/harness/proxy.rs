@@ -67,6 +67,7 @@ impl Proxy {
             .args(["--upstream", options.upstream.as_ref().unwrap_or(&default)])
             .args(["--listen", &format!("127.0.0.1:{port}"), "--http", &format!("127.0.0.1:{http}")])
             .args(&options.args)
+            .envs(shared_connections())
             .envs(options.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("a second handle"))
@@ -159,6 +160,17 @@ impl Drop for Proxy {
             eprintln!("--- log of the proxy on port {} ---\n{}--- end of log ---", self.port, &log[tail..]);
         }
     }
+}
+
+/// With `TEST_POOL_MODE` in the environment every proxy shares its connections in that mode, as far as a test says nothing else.
+/// The proxy logs in by itself then, which the test servers let anybody do.
+fn shared_connections() -> Vec<(&'static str, String)> {
+    let Ok(mode) = std::env::var("TEST_POOL_MODE") else { return Vec::new() };
+    vec![
+        ("HELIOSPROXY_POOL_MODE", mode),
+        ("HELIOSPROXY_AUTH_MODE", "trust".into()),
+        ("HELIOSPROXY_POOL_MAX_UPSTREAM_CONNECTIONS", std::env::var("TEST_POOL_CONNECTIONS").unwrap_or("90".into())),
+    ]
 }
 
 /// The binary, in a directory of no importance and with no `HELIOSPROXY_` variables of whoever runs the tests.

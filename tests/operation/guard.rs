@@ -46,6 +46,8 @@ async fn a_server_that_is_away_for_a_moment_is_waited_for() {
 #[tokio::test]
 async fn the_breaker_refuses_at_once_until_the_server_is_seen_again() {
     let options = Options::default()
+        // Each client opens a connection.
+        .key("pool.mode", "session")
         .key("retry.max_attempts", 1)
         .key("breaker.failure_threshold", 3)
         .key("breaker.timeout_ms", 3_600_000)

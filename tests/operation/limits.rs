@@ -38,7 +38,8 @@ async fn one_client_more_than_max_clients_is_refused() {
 
 #[tokio::test]
 async fn one_upstream_connection_too_many_is_refused_after_a_bounded_wait() {
-    let options = Options::default().key("pool.max_upstream_connections", 2).key("pool.wait_timeout_secs", 1);
+    let options = Options::default().key("pool.mode", "session");
+    let options = options.key("pool.max_upstream_connections", 2).key("pool.wait_timeout_secs", 1);
     let stage = Stage::with(options).await;
     let clients = [stage.client().await, stage.client().await];
     for client in &clients {

@@ -1,7 +1,7 @@
 //! What the server says without being asked.
 
 use crate::harness::raw::{Batch, tags};
-use crate::harness::{Stage, wait_until};
+use crate::harness::{Options, Stage, wait_until};
 
 #[tokio::test]
 async fn a_notification_reaches_an_idle_listener() {
@@ -69,7 +69,8 @@ async fn a_parameter_changed_by_a_reload_is_told_to_the_client() {
 
 #[tokio::test]
 async fn the_end_of_an_idle_backend_is_told_to_its_client() {
-    let stage = Stage::new().await;
+    // A shared one is replaced without a word.
+    let stage = Stage::with(Options::default().key("pool.mode", "session")).await;
     let mut raw = stage.raw().await;
     let pid = raw.key().0;
     stage.direct().await.run(&format!("SELECT pg_terminate_backend({pid})")).await;

@@ -88,12 +88,33 @@ label! {
 }
 
 label! {
+    /// What ties a session to its connection.
+    Pin {
+        Listen = "listen",
+        Temporary = "temporary",
+        AdvisoryLock = "advisory_lock",
+        Cursor = "cursor",
+        Prepared = "prepared",
+        Sequence = "sequence",
+        Random = "random",
+        Setting = "setting",
+        Library = "library",
+        /// A statement too long to be kept.
+        Statement = "statement",
+        /// The server did not say.
+        Unknown = "unknown",
+    }
+}
+
+label! {
     /// The proxy's own work upstream.
     Operation {
         Connect = "connect",
         Analyse = "analyse",
         Resync = "resync",
         Witness = "witness",
+        /// A shared connection changes hands.
+        Handover = "handover",
         CatalogRefresh = "catalog_refresh",
     }
 }

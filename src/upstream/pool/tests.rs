@@ -14,7 +14,7 @@ fn startup(database: &str) -> StartupMessage {
 }
 
 fn key(database: &str) -> PoolKey {
-    PoolKey::new(&startup(database), &UpstreamSecret::None)
+    PoolKey::new(&startup(database), &UpstreamSecret::None, 0)
 }
 
 /// A connection, and a server at its other end that answers one query with `answer`.
@@ -39,7 +39,7 @@ fn connection(answer: &'static [u8]) -> (Connection, tokio::task::JoinHandle<Uni
 }
 
 fn pool(max: usize, max_idle: usize) -> Pool {
-    Pool::new(max, max_idle, Duration::from_secs(60))
+    Pool::new(&config::Pool { max_upstream_connections: max, max_idle, ..config::Pool::default() })
 }
 
 const NO_TIME: Duration = Duration::ZERO;
@@ -58,7 +58,7 @@ async fn there_are_never_more_connections_than_allowed() {
 async fn a_clean_connection_is_used_again_under_its_own_key_only() {
     let pool = pool(2, 1);
     let (connection, server) = connection(b"C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05I");
-    pool.give_back(Backend::new(connection, pool.acquire(NO_TIME).await.unwrap()).0, key("a")).await;
+    pool.give_back(Backend::new(connection, pool.acquire(NO_TIME).await.unwrap()), key("a")).await;
     let _server = server.await.unwrap();
     assert_eq!(pool.idle_connections(), 1);
     assert!(pool.take(&key("b")).is_none());
@@ -69,8 +69,10 @@ async fn a_clean_connection_is_used_again_under_its_own_key_only() {
 #[tokio::test]
 async fn what_discard_all_reports_is_kept() {
     let (mut connection, server) = connection(b"S\0\0\0\x12TimeZone\0Mars\0C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05I");
-    assert!(clean(&mut connection).await.is_some());
-    assert_eq!(connection.parameters[0].1, "Mars");
+    let mut reported = Vec::new();
+    let report = |name: &[u8], value: &[u8]| reported.push((name.to_vec(), value.to_vec()));
+    assert!(clean(&mut connection.stream, &mut connection.buffer, report).await.is_some());
+    assert_eq!(reported, [(b"TimeZone".to_vec(), b"Mars".to_vec())]);
     server.await.unwrap();
 }
 
@@ -81,7 +83,7 @@ async fn a_connection_that_does_not_come_clean_is_closed() {
         let pool = pool(1, 1);
         let (connection, server) = connection(answer);
         let close = tokio::spawn(async move { drop(server.await.unwrap()) });
-        pool.give_back(Backend::new(connection, pool.acquire(NO_TIME).await.unwrap()).0, key("a")).await;
+        pool.give_back(Backend::new(connection, pool.acquire(NO_TIME).await.unwrap()), key("a")).await;
         assert_eq!(pool.idle_connections(), 0, "{answer:?}");
         pool.acquire(NO_TIME).await.expect("its permit is free again");
         close.await.unwrap();
@@ -92,7 +94,7 @@ async fn a_connection_that_does_not_come_clean_is_closed() {
 async fn a_connection_that_has_ended_is_not_handed_out() {
     let pool = pool(1, 1);
     let (connection, server) = connection(b"C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05I");
-    pool.give_back(Backend::new(connection, pool.acquire(NO_TIME).await.unwrap()).0, key("a")).await;
+    pool.give_back(Backend::new(connection, pool.acquire(NO_TIME).await.unwrap()), key("a")).await;
     drop(server.await.unwrap());
     assert!(pool.take(&key("a")).is_none());
     pool.acquire(NO_TIME).await.expect("its permit is free again");
@@ -102,7 +104,7 @@ async fn a_connection_that_has_ended_is_not_handed_out() {
 async fn an_idle_connection_gives_way_to_another_key() {
     let pool = pool(1, 1);
     let (connection, server) = connection(b"C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05I");
-    pool.give_back(Backend::new(connection, pool.acquire(NO_TIME).await.unwrap()).0, key("a")).await;
+    pool.give_back(Backend::new(connection, pool.acquire(NO_TIME).await.unwrap()), key("a")).await;
     let _server = server.await.unwrap();
     pool.acquire(NO_TIME).await.expect("the idle one was closed");
 }

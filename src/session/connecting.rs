@@ -1,0 +1,106 @@
+//! How a session comes to an upstream connection: when it is its turn, and guarded against an upstream that is not well.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use tracing::info;
+
+use super::Shared;
+use crate::guard::{BreakerError, retry_with_backoff};
+use crate::telemetry::metrics::{ErrorKind, Operation};
+use crate::upstream::backend::Backend;
+use crate::upstream::connect::{ConnectError, bounded, refused};
+use crate::upstream::login::login;
+use crate::upstream::open;
+use crate::upstream::pool::{Grant, Permit, PoolKey, Recipe, Slot, Waiting};
+use crate::wire::error::ErrorResponse;
+
+/// A shared connection and its slot, or the ErrorResponse with which the client is to be told that there is none.
+pub type Obtained = Result<(Arc<Slot>, Box<Backend>), Bytes>;
+
+/// Connects, more than once if need be, and not at all while the circuit breaker is open. No attempt takes longer than
+/// `upstream.connect_timeout_secs`.
+pub async fn guarded<T, F: Future<Output = Result<T, ConnectError>>>(
+    shared: &Shared,
+    connect: impl Fn() -> F,
+) -> Result<T, BreakerError<ConnectError>> {
+    let Shared { lookout, metrics, config, target, .. } = shared;
+    let attempts = AtomicU32::new(0);
+    let attempt = || async {
+        let started = Instant::now();
+        let connected = bounded(target, connect()).await;
+        metrics.operation_duration(Operation::Connect).record(started.elapsed());
+        if attempts.fetch_add(1, Ordering::Relaxed) > 0 {
+            metrics.retry_attempts(connected.is_ok()).increment(1);
+        }
+        connected
+    };
+    retry_with_backoff(&config.load().retry, || lookout.breaker.call(attempt())).await
+}
+
+/// What the client is told when connecting has failed: the upstream's own words, if it has said any.
+pub fn refusal(shared: &Shared, error: BreakerError<ConnectError>) -> Bytes {
+    let count = |kind| shared.metrics.operation_errors(Operation::Connect, kind).increment(1);
+    let error = match refused(error) {
+        Ok(error) => error,
+        Err(response) => {
+            count(ErrorKind::Limit);
+            return frame(&response);
+        }
+    };
+    match error {
+        ConnectError::Open(error) => {
+            count(ErrorKind::Io);
+            info!(%error, "no connection to the upstream");
+            frame(&error.to_error_response())
+        }
+        ConnectError::Login(error) => {
+            count(ErrorKind::Server);
+            error.into_frame().unwrap_or_else(|error| frame(&error))
+        }
+    }
+}
+
+pub fn frame(error: &ErrorResponse) -> Bytes {
+    let mut out = BytesMut::new();
+    error.encode(&mut out);
+    out.freeze()
+}
+
+/// Waits its turn for a shared connection that works, and opens it if need be.
+pub async fn obtain(shared: Arc<Shared>, key: PoolKey, recipe: Arc<Recipe>, waiting: Waiting) -> Obtained {
+    let bound = Duration::from_secs(shared.config.load().pool.wait_timeout_secs);
+    let mut grant = waiting.turn(bound).await.map_err(|full| frame(&full.to_error_response()))?;
+    loop {
+        match grant {
+            Grant::Permit(permit) => return open_shared(&shared, permit, &recipe).await,
+            Grant::Backend(slot, backend) => {
+                if let Some(backend) = usable(backend) {
+                    return Ok((slot, backend));
+                }
+            }
+        }
+        let waiting = shared.pool.ask(Some(key));
+        grant = waiting.turn(bound).await.map_err(|full| frame(&full.to_error_response()))?;
+    }
+}
+
+/// The connection, driven by the present thread, if its server is still there. Otherwise it is closed.
+pub fn usable(mut backend: Box<Backend>) -> Option<Box<Backend>> {
+    (backend.is_quiet() && backend.settle_here().is_ok()).then_some(backend)
+}
+
+/// Opens one more connection of a group.
+pub async fn open_shared(shared: &Arc<Shared>, mut permit: Permit, recipe: &Recipe) -> Obtained {
+    let connect = || async {
+        let upstream = open::open(&shared.target).await?;
+        Ok(login(upstream, recipe.protocol, &recipe.parameters, &recipe.secret).await?)
+    };
+    let connection = guarded(shared, connect).await.map_err(|error| refusal(shared, error))?;
+    let recipe = recipe.with_report(&connection.parameters);
+    let slot = shared.pool.admit(&mut permit, Arc::new(recipe));
+    Ok((slot, Box::new(Backend::new(connection, permit))))
+}

@@ -1,0 +1,133 @@
+//! Whoever waits for a connection gets one in his turn, or is told that there is none.
+
+use super::{sharing, stage};
+use crate::harness::raw::{Batch, Raw};
+use crate::harness::{Stage, wait_until};
+
+#[tokio::test]
+async fn clients_are_served_in_the_order_in_which_they_came() {
+    // One thread: which of two threads is quicker is nobody's order.
+    let stage = Stage::with(sharing(1).key("server.worker_threads", 1)).await;
+    stage.direct().await.run("CREATE TABLE served (id serial, who int)").await;
+    let mut holder = stage.raw().await;
+    let mut waiting = Vec::new();
+    for _ in 0..8 {
+        waiting.push(stage.raw().await);
+    }
+    holder.query("BEGIN").await;
+    for (who, raw) in waiting.iter_mut().enumerate() {
+        raw.send_batch(Batch::new().query(&format!("INSERT INTO served (who) VALUES ({who})"))).await;
+        // Its turn is behind that of those before it once the proxy has answered this.
+        holder.query("SELECT 1").await;
+    }
+    holder.query("COMMIT").await;
+    for raw in &mut waiting {
+        raw.until_ready().await;
+    }
+    let order = stage.direct().await.one("SELECT string_agg(who::text, '' ORDER BY id) FROM served").await;
+    assert_eq!(order, "01234567");
+}
+
+#[tokio::test]
+async fn a_wait_that_takes_too_long_ends_with_an_error() {
+    let stage = Stage::with(sharing(1).key("pool.wait_timeout_secs", 1)).await;
+    let (holder, late) = (stage.client().await, stage.client().await);
+    holder.run("BEGIN").await;
+    assert_eq!(late.fails("SELECT 1").await, "53300");
+    holder.run("COMMIT").await;
+    assert_eq!(stage.client().await.one("SELECT 1").await, "1");
+}
+
+#[tokio::test]
+async fn what_the_cache_answers_needs_no_connection() {
+    let stage = stage(1).await;
+    stage.direct().await.run("CREATE TABLE t AS SELECT 7 AS v").await;
+    let (holder, reader) = (stage.client().await, stage.client().await);
+    stage.cached(&reader, "SELECT v FROM t").await;
+    holder.run("BEGIN").await;
+    assert_eq!(reader.one("SELECT v FROM t").await, "7");
+    assert_eq!(stage.client().await.one("SELECT v FROM t").await, "7");
+    holder.run("COMMIT").await;
+}
+
+#[tokio::test]
+async fn logging_in_needs_no_connection_either() {
+    let stage = stage(1).await;
+    let mut holder = stage.raw().await;
+    holder.query("BEGIN").await;
+    let mut others = Vec::new();
+    for _ in 0..20 {
+        others.push(stage.raw().await);
+    }
+    assert_eq!(others[0].parameter("TimeZone").as_deref(), Some("UTC"));
+    let pids: std::collections::HashSet<i32> = others.iter().map(|raw: &Raw| raw.key().0).collect();
+    assert_eq!(pids.len(), 20, "each has a key of its own");
+    holder.query("COMMIT").await;
+    for raw in &mut others {
+        raw.query("SELECT 1").await;
+    }
+}
+
+#[tokio::test]
+async fn another_database_gets_its_share() {
+    let stage = stage(2).await;
+    let direct = stage.direct().await;
+    direct.run("CREATE ROLE pool_waiting_user SUPERUSER LOGIN").await;
+    let (one, two) = (stage.client().await, stage.client().await);
+    one.run("SELECT 1").await;
+    two.run("BEGIN").await;
+    one.run("BEGIN").await;
+    one.run("COMMIT").await;
+    two.run("COMMIT").await;
+    // Both connections are the first user's, and idle.
+    let other = stage.client_as("pool_waiting_user").await;
+    assert_eq!(other.one("SELECT current_user").await, "pool_waiting_user");
+    for _ in 0..5 {
+        one.run("SELECT 1").await;
+        two.run("SELECT 1").await;
+        other.run("SELECT 1").await;
+    }
+}
+
+#[tokio::test]
+async fn connections_that_nobody_uses_are_closed_but_for_some() {
+    let options = sharing(5).key("pool.idle_timeout_secs", 1).key("pool.min_size", 1);
+    let stage = Stage::with(options).await;
+    let direct = stage.direct().await;
+    let clients = futures_util::future::join_all((0..4).map(|_| stage.client())).await;
+    futures_util::future::join_all(clients.iter().map(|client| client.run("SELECT pg_sleep(0.05)"))).await;
+    let count =
+        "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+         AND application_name <> 'heliosproxy' AND backend_type = 'client backend'";
+    direct.until("one is left", count).await;
+    for client in &clients {
+        client.run("SELECT 1").await;
+    }
+}
+
+#[tokio::test]
+async fn a_restart_of_the_server_is_not_noticed_by_idle_clients() {
+    let stage = stage(3).await;
+    let clients = futures_util::future::join_all((0..3).map(|_| stage.client())).await;
+    for client in &clients {
+        client.run("SELECT 1").await;
+    }
+    let direct = stage.direct().await;
+    direct
+        .run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
+             AND pid <> pg_backend_pid() AND application_name <> 'heliosproxy'",
+        )
+        .await;
+    let count =
+        "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+         AND application_name <> 'heliosproxy' AND backend_type = 'client backend'";
+    direct.until("they are gone", count).await;
+    for client in &clients {
+        assert_eq!(client.one("SELECT 1").await, "1");
+    }
+    wait_until("the gauges agree", async || {
+        stage.proxy.metric("heliosdb_connections{side=\"upstream\",state=\"active\"}").await == 0.0
+    })
+    .await;
+}
