@@ -174,11 +174,11 @@ impl Session {
         });
         let drops_all = |part: &Part| part.class == Class::Session(SessionCommand::Deallocate) && part.names("all");
         let may_use = statement.parts.iter().any(|part| may_use_statements(&part.class) && !drops_all(part));
-        if !makes_or_shows && !(may_use && self.prepared.has_named()) {
-            return false;
+        let takes = makes_or_shows || (may_use && self.prepared.has_named());
+        if takes {
+            self.take_own_names();
         }
-        self.take_own_names();
-        true
+        takes
     }
 
     fn take_own_names(&mut self) {
