@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! server      listeners, accept loop, HTTP, graceful shutdown, reload
+//! monitoring  telemetry, for programs that use this crate as a library
 //! admin       the admin database: SHOW, FLUSH CACHE, SET and the like
 //! session     one client's life: start-up, authentication, the query cycle, state tracking
 //! cache       key, entry, store and eviction, versions (validity), single flight
@@ -21,6 +22,7 @@ pub mod cache;
 pub mod catalog;
 pub mod config;
 pub mod guard;
+pub mod monitoring;
 pub mod server;
 pub mod session;
 pub mod statement;

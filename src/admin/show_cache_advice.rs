@@ -49,6 +49,7 @@ pub(super) fn rows(desk: &Desk) -> Vec<Row> {
     let pages = desk.shared.ledger.pages();
     let mut found: Vec<_> = pages
         .iter()
+        .filter(|page| page.is_read)
         .filter_map(|page| {
             let seen = page.figures();
             Some((page, seen, finding(&seen)?))

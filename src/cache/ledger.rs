@@ -11,7 +11,7 @@ use std::time::Duration;
 use quick_cache::sync::Cache;
 
 use super::verdict::Bypass;
-use crate::statement::{Statement, shape_text};
+use crate::statement::{Class, Part, Statement, shape_text};
 
 /// Bytes of a text that are kept.
 const SHOWN_BYTES: usize = 1000;
@@ -41,6 +41,8 @@ pub struct Page {
     reason: AtomicU8,
     pub id: ShapeId,
     pub text: Box<str>,
+    /// By its text it only reads.
+    pub is_read: bool,
 }
 
 /// The first bytes of a shape's digest, which stand for it towards people.
@@ -84,13 +86,14 @@ impl Ledger {
         self.pages.iter().flat_map(|pages| pages.iter().map(|(_, page)| page)).collect()
     }
 
-    fn page(&self, shape: &[u8; 32], text: &[u8]) -> Option<Arc<Page>> {
+    fn page(&self, part: &Part, text: &[u8]) -> Option<Arc<Page>> {
         let pages = self.pages.as_ref()?;
-        if let Some(page) = pages.get(shape) {
+        if let Some(page) = pages.get(&part.shape) {
             return Some(page);
         }
-        let page = Arc::new(Page::new(ShapeId::of(shape), shape_text(text, SHOWN_BYTES)));
-        pages.insert(*shape, page.clone());
+        let text = shape_text(part.text_of(text), SHOWN_BYTES);
+        let page = Arc::new(Page::new(ShapeId::of(&part.shape), text, part.class == Class::Read));
+        pages.insert(part.shape, page.clone());
         Some(page)
     }
 }
@@ -106,7 +109,7 @@ impl Bookmarks {
         let slot = &mut self.0[(Arc::as_ptr(statement) as usize >> 6) % SLOTS];
         let known = slot.as_ref().is_some_and(|mark| mark.uses < USES && Arc::ptr_eq(&mark.statement, statement));
         if !known {
-            let page = ledger.page(&part.shape, part.text_of(text))?;
+            let page = ledger.page(part, text)?;
             *slot = Some(Bookmark { statement: statement.clone(), page, uses: 0 });
         }
         let mark = slot.as_mut()?;
@@ -116,7 +119,7 @@ impl Bookmarks {
 }
 
 impl Page {
-    fn new(id: ShapeId, text: String) -> Self {
+    fn new(id: ShapeId, text: String, is_read: bool) -> Self {
         let zero = AtomicU64::default;
         Self {
             hits: zero(),
@@ -128,6 +131,7 @@ impl Page {
             reason: AtomicU8::new(0),
             id,
             text: text.into(),
+            is_read,
         }
     }
 

@@ -235,6 +235,8 @@ pub struct Log {
     /// A `tracing` filter, for example `info` or `heliosproxy=debug,warn`.
     pub level: String,
     pub format: LogFormat,
+    /// Statements that the upstream takes at least so long for are logged; 0 for none.
+    pub slow_query_ms: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -377,6 +379,6 @@ impl Default for Catalog {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".into(), format: LogFormat::Text }
+        Self { level: "info".into(), format: LogFormat::Text, slow_query_ms: 0 }
     }
 }

@@ -253,6 +253,7 @@ impl Rules {
     }
 
     fn log(&mut self, log: &Log) {
+        self.range(&["log.slow_query_ms"], log.slow_query_ms, 0..=YEAR_MS);
         // A word that is no level would be taken for the name of a target, and nothing would be logged.
         let unknown = log
             .level

@@ -23,6 +23,7 @@ use tokio::time::timeout;
 
 use crate::admin::{Changed, Order};
 use crate::config::{self, Config, ConfigError, Sources};
+use crate::telemetry::collector::global_metrics;
 use crate::telemetry::health::{Component, Health, Status};
 use crate::telemetry::log::LogHandle;
 use crate::telemetry::metrics::Metrics;
@@ -99,7 +100,8 @@ pub fn run<S: Sessions>(
 ) -> Result<(), ServerError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let shared = Shared::new(config);
+        let metrics = Arc::new(Metrics::on(global_metrics().clone()));
+        let shared = Shared { metrics, ..Shared::new(config) };
         // Before anything listens: a signal in between must not kill the process with its socket file left behind.
         let (sender, signals) = signals::receive()?;
         let sessions = sessions(&shared, sender).map_err(ServerError::Sessions)?;

@@ -22,7 +22,7 @@ use crate::guard::CircuitBreaker;
 use crate::session::auth::UserSource;
 use crate::session::{self, ControlPlane, Seats, Shared, VisitorSeats};
 use crate::statement::Statements;
-use crate::telemetry::health::{Component, Status};
+use crate::telemetry::health::{Component, Health, HealthCheck, HealthChecker, Status};
 use crate::telemetry::metrics::{Metrics, Side, State};
 use crate::upstream::connect;
 use crate::upstream::lookout::Lookout;
@@ -88,13 +88,8 @@ impl Proxy {
             target,
             lookout,
         });
-        let components = Components {
-            breaker: server.health.register("breaker"),
-            cache: server.health.register("cache"),
-            pools: server.health.register("pools"),
-        };
         shared.metrics.cache_limit_bytes.set((config.cache.max_memory_mb * MEBIBYTE) as f64);
-        tokio::spawn(measure(shared.clone(), components));
+        tokio::spawn(measure(shared.clone(), server.health.clone()));
         let (orders, mut given) = mpsc::channel(1);
         tokio::spawn(async move {
             while let Some(order) = given.recv().await
@@ -168,39 +163,44 @@ async fn probe(target: Arc<Target>, config: Arc<ArcSwap<Config>>, lookout: Arc<L
     }
 }
 
-/// What is looked at from time to time.
-struct Components {
-    breaker: Arc<Component>,
-    cache: Arc<Component>,
-    pools: Arc<Component>,
-}
-
 /// Keeps gauges and health up to date.
-async fn measure(shared: Arc<Shared>, components: Components) {
+async fn measure(shared: Arc<Shared>, health: Arc<Health>) {
+    let checker = checker(&shared);
+    let components: Vec<Arc<Component>> =
+        checker.check().components.iter().map(|component| health.register(component.name)).collect();
     loop {
-        let (bytes, entries) = (shared.store.bytes(), shared.store.entries());
-        shared.metrics.cache_bytes.set(bytes as f64);
-        shared.metrics.cache_entries.set(entries as f64);
+        shared.metrics.cache_bytes.set(shared.store.bytes() as f64);
+        shared.metrics.cache_entries.set(shared.store.entries() as f64);
         shared.pool.sweep();
         shared.metrics.connections(Side::Upstream, State::Idle).set(shared.pool.idle_connections() as f64);
-
-        let (status, text) = breaker_health(shared.lookout.breaker.state());
-        components.breaker.set(status, text);
-        let text = if shared.caching { format!("{entries} results, {bytes} bytes") } else { "off".into() };
-        components.cache.set(Status::Healthy, text);
-        let (status, text) = pool_health(shared.pool.free(), shared.pool.limit());
-        components.pools.set(status, text);
+        for (component, seen) in components.iter().zip(checker.check().components) {
+            component.set(seen.status, seen.text);
+        }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
+/// What is looked at from time to time.
+fn checker(shared: &Arc<Shared>) -> HealthChecker {
+    let mut checker = HealthChecker::default();
+    let (breaker, cache, pools) = (shared.clone(), shared.clone(), shared.clone());
+    checker.add(HealthCheck::new("breaker", move || breaker_health(breaker.lookout.breaker.state())));
+    checker.add(HealthCheck::new("cache", move || {
+        let text = format!("{} results, {} bytes", cache.store.entries(), cache.store.bytes());
+        (Status::Healthy, if cache.caching { text } else { "off".into() })
+    }));
+    checker.add(HealthCheck::new("pools", move || pool_health(pools.pool.free(), pools.pool.limit())));
+    checker
+}
+
 /// While it is open new connections are refused; clients that are connected go on, and so does the cache.
-fn breaker_health(state: crate::guard::State) -> (Status, &'static str) {
-    match state {
+fn breaker_health(state: crate::guard::State) -> (Status, String) {
+    let (status, text) = match state {
         crate::guard::State::Closed => (Status::Healthy, "closed"),
         crate::guard::State::HalfOpen => (Status::Degraded, "half open: a few connections are tried"),
         crate::guard::State::Open => (Status::Degraded, "open: no new connections to the server"),
-    }
+    };
+    (status, text.into())
 }
 
 fn pool_health(free: usize, limit: usize) -> (Status, String) {

@@ -16,7 +16,7 @@ use crate::cache::store::{Eviction, Lookup};
 use crate::cache::verdict::Bypass;
 use crate::cache::versions::{Dependencies, Quiet};
 use crate::catalog::analysis::Analysis;
-use crate::statement::{Class, Statement};
+use crate::statement::Statement;
 use crate::telemetry::metrics::{Access, Eviction as EvictionLabel};
 use crate::wire::message::Bind;
 
@@ -191,19 +191,18 @@ impl Session {
         self.bookmarks.page(&self.shared.ledger, statement, text)
     }
 
-    /// The same for a text that is relayed as it is and may be a read; the cache was not asked for it.
+    /// The same for a text that is relayed as it is; if it is a read, the cache was not asked for it.
     pub(super) fn page_of_relayed(&mut self, statement: &Arc<Statement>, text: &[u8]) -> Option<Arc<Page>> {
         let [part] = statement.parts.as_slice() else { return None };
-        if part.class != Class::Read {
-            return None;
-        }
         let reason = match &part.facts {
             facts if facts.locks_rows => Bypass::RowLocks,
             facts if facts.odd => Bypass::NotRead,
             _ => Bypass::Shape,
         };
         let page = self.page(statement, text)?;
-        page.bypassed_by_form(reason);
+        if page.is_read {
+            page.bypassed_by_form(reason);
+        }
         Some(page.clone())
     }
 

@@ -26,6 +26,7 @@ mod relayed;
 mod replies;
 mod requests;
 mod sharing;
+mod slow;
 mod span;
 mod startup;
 mod traces;

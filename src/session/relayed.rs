@@ -139,8 +139,8 @@ impl Session {
     }
 
     /// A message of an extended batch is being relayed: the batch is open until its Sync.
-    pub(super) fn opened(&mut self) {
-        self.open.get_or_insert_default();
+    pub(super) fn opened(&mut self) -> &mut Span {
+        self.open.get_or_insert_default()
     }
 
     pub(super) fn push(&mut self, request: ClientRequest) {

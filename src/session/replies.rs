@@ -249,6 +249,7 @@ impl Session {
                 if let Some(page) = &span.page {
                     page.ran(took);
                 }
+                self.log_if_slow(span.page.as_deref(), span.class, span.failed, took);
                 follow = span.fill.filter(|_| !span.failed);
             }
         }

@@ -216,6 +216,9 @@ impl Session {
             Plan::Relay(fill) => {
                 let judged = self.judge(statement, types, None);
                 if fill.is_none() && judged.is_opaque() {
+                    // Message by message, but the cache has been asked.
+                    let page = self.page(statement, text).cloned();
+                    self.opened().page = page;
                     return None;
                 }
                 let renamed = batch.prepared.id.filter(|_| self.renames());

@@ -326,6 +326,7 @@ async fn welcome(shared: &Arc<Shared>, stream: Stream, startup: &StartupMessage,
     let (pid, registration) = match (&welcome.upstream, welcome.pid) {
         // It is the only one whose backend this is.
         (Upstream::Dedicated(backend, _), _) => {
+            control.activity.works_on(backend.pid);
             (backend.pid, shared.sessions.register(backend.pid, secret.clone(), control.clone()))
         }
         (Upstream::Shared(_), pid) => shared.sessions.register_apart(pid, secret.clone(), control.clone()),

@@ -65,10 +65,50 @@ impl Health {
     }
 
     pub fn report(&self) -> Report {
-        let components: Vec<ComponentReport> =
-            self.components.load().iter().map(|component| component.report()).collect();
+        Report::of(self.components.load().iter().map(|component| component.report()).collect())
+    }
+}
+
+/// One thing that can be looked at.
+pub struct HealthCheck {
+    name: &'static str,
+    look: Box<dyn Fn() -> (Status, String) + Send + Sync>,
+}
+
+/// Things that are looked at whenever somebody asks.
+#[derive(Default)]
+pub struct HealthChecker {
+    checks: Vec<HealthCheck>,
+}
+
+impl HealthCheck {
+    /// `look` says how it is, and why, for people. It must not block.
+    pub fn new(name: &'static str, look: impl Fn() -> (Status, String) + Send + Sync + 'static) -> Self {
+        Self { name, look: Box::new(look) }
+    }
+
+    pub fn check(&self) -> ComponentReport {
+        let (status, text) = (self.look)();
+        ComponentReport { name: self.name, status, text }
+    }
+}
+
+impl HealthChecker {
+    pub fn add(&mut self, check: HealthCheck) {
+        self.checks.push(check);
+    }
+
+    /// All of them now; the worst decides.
+    pub fn check(&self) -> Report {
+        let components: Vec<ComponentReport> = self.checks.iter().map(HealthCheck::check).collect();
+        Report::of(components)
+    }
+}
+
+impl Report {
+    fn of(components: Vec<ComponentReport>) -> Self {
         let status = components.iter().map(|component| component.status).max().unwrap_or(Status::Healthy);
-        Report { status, components }
+        Self { status, components }
     }
 }
 

@@ -72,17 +72,19 @@ impl DurationHistogram {
         None
     }
 
-    /// Appends its series in Prometheus's text format; `label` is `name="value"`.
-    pub fn render(&self, name: &str, label: &str, out: &mut String) {
+    /// Appends its series in Prometheus's text format; `labels` are `name="value"` with commas between, or nothing.
+    pub fn render(&self, name: &str, labels: &str, out: &mut String) {
+        let comma = if labels.is_empty() { "" } else { "," };
+        let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
         let mut count = 0;
         let bounds = BOUNDS.iter().map(|(_, bound)| *bound).chain(["+Inf"]);
         for (bucket, bound) in self.buckets.iter().zip(bounds) {
             count += bucket.load(Ordering::Relaxed);
             // Writing to a string cannot fail.
-            let _ = writeln!(out, "{name}_bucket{{{label},le=\"{bound}\"}} {count}");
+            let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}");
         }
         let sum = self.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9;
-        let _ = writeln!(out, "{name}_sum{{{label}}} {sum}\n{name}_count{{{label}}} {count}");
+        let _ = writeln!(out, "{name}_sum{braced} {sum}\n{name}_count{braced} {count}");
     }
 }
 

@@ -1,0 +1,39 @@
+//! The log of slow statements.
+
+use crate::harness::{Options, Stage};
+
+#[tokio::test]
+async fn a_slow_statement_is_logged_without_its_values_and_a_fast_one_is_not() {
+    let options = Options::default().key("log.slow_query_ms", 200).key("log.format", "json");
+    let stage = Stage::setup_with(options, "CREATE TABLE t (k text)").await;
+    let client = stage.client().await;
+    client.run("SELECT 'fast secret' FROM t").await;
+    client.run("SELECT 'first secret', pg_sleep(0.25)").await;
+    client.one_batch("SELECT 'second secret', pg_sleep(0.25), 1").await;
+    client.run("INSERT INTO t SELECT 'third secret' FROM pg_sleep(0.25)").await;
+    client.run("SELECT pg_sleep(0.25); SELECT 'fourth secret'").await;
+    let log = stage.proxy.log_text();
+    let slow: Vec<serde_json::Value> = log
+        .lines()
+        .filter(|line| line.contains("slow statement"))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let said: Vec<[&str; 3]> =
+        slow.iter().map(|line| ["query", "class", "cache"].map(|key| line[key].as_str().unwrap())).collect();
+    assert_eq!(
+        said,
+        [
+            ["select ? , pg_sleep ( ? )", "read", "miss"],
+            // This driver describes the statement in the middle of the batch.
+            ["select ? , pg_sleep ( ? ) , ?", "read", "shape"],
+            ["insert into t select ? from pg_sleep ( ? )", "write", "not_read"],
+            ["(several statements, or a text that is not looked into)", "read", "not_read"],
+        ],
+        "{log}"
+    );
+    for line in &slow {
+        assert!(line["took_ms"].as_u64() >= Some(200), "{line}");
+        assert_eq!((line["database"].as_str(), line["user"].as_str()), (Some(&*stage.database), Some("postgres")));
+    }
+    assert!(!log.contains("secret"), "{log}");
+}
