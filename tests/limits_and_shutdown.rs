@@ -11,5 +11,6 @@ mod operation {
     mod guard;
     mod health;
     mod limits;
+    mod time;
     mod tls;
 }

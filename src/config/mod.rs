@@ -55,6 +55,14 @@ pub struct Server {
     pub max_clients: usize,
     /// Seconds a client has from its connection to the end of its authentication.
     pub startup_timeout_secs: u64,
+    /// Seconds that a client may do nothing outside a transaction; 0 for any number.
+    pub client_idle_timeout_secs: u64,
+    /// Seconds that a client may do nothing inside a transaction; 0 for any number.
+    pub idle_in_transaction_timeout_secs: u64,
+    /// Seconds that a query may run before it is cancelled; 0 for any number.
+    pub query_timeout_secs: u64,
+    /// Milliseconds that TCP waits for a client to confirm what it was sent; 0 leaves the system's setting.
+    pub tcp_user_timeout_ms: u64,
     /// Seconds that running transactions get after SIGTERM.
     pub shutdown_timeout_secs: u64,
     /// Bytes of one socket buffer of a session; larger messages pass through in pieces.
@@ -111,6 +119,8 @@ pub struct Upstream {
     pub connect_timeout_secs: u64,
     /// Seconds of silence after which TCP keepalive probes start; 0 leaves the system's setting.
     pub keepalive_secs: u64,
+    /// Milliseconds that TCP waits for the server to confirm what it was sent; 0 leaves the system's setting.
+    pub tcp_user_timeout_ms: u64,
 }
 
 /// Upstream connections for client sessions.
@@ -256,6 +266,10 @@ impl Default for Server {
             worker_threads: 0,
             max_clients: 10_000,
             startup_timeout_secs: 60,
+            client_idle_timeout_secs: 0,
+            idle_in_transaction_timeout_secs: 0,
+            query_timeout_secs: 0,
+            tcp_user_timeout_ms: 0,
             shutdown_timeout_secs: 30,
             buffer_bytes: 65_536,
             max_inspect_bytes: 1_048_576,
@@ -283,6 +297,7 @@ impl Default for Upstream {
             sslkey: String::new(),
             connect_timeout_secs: 10,
             keepalive_secs: 60,
+            tcp_user_timeout_ms: 0,
         }
     }
 }
@@ -302,6 +317,7 @@ impl fmt::Debug for Upstream {
             sslkey,
             connect_timeout_secs,
             keepalive_secs,
+            tcp_user_timeout_ms,
         } = self;
         f.debug_struct("Upstream")
             .field("host", host)
@@ -315,6 +331,7 @@ impl fmt::Debug for Upstream {
             .field("sslkey", sslkey)
             .field("connect_timeout_secs", connect_timeout_secs)
             .field("keepalive_secs", keepalive_secs)
+            .field("tcp_user_timeout_ms", tcp_user_timeout_ms)
             .finish()
     }
 }

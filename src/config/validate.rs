@@ -17,6 +17,9 @@ use super::{
 const YEAR_SECS: u64 = 365 * 24 * 3600;
 const YEAR_MS: u64 = YEAR_SECS * 1000;
 
+/// The longest that TCP_USER_TIMEOUT can be (an `int` in the kernel).
+const MOST_USER_TIMEOUT_MS: u64 = i32::MAX as u64;
+
 /// The longest path that a Unix socket may have (`sun_path` less its NUL).
 const SOCKET_PATH_BYTES: usize = 107;
 
@@ -106,6 +109,11 @@ impl Rules {
         self.range(&["server.worker_threads"], server.worker_threads, 0..=1024);
         self.range(&["server.max_clients"], server.max_clients, 1..=1_000_000);
         self.range(&["server.startup_timeout_secs"], server.startup_timeout_secs, 1..=YEAR_SECS);
+        self.range(&["server.client_idle_timeout_secs"], server.client_idle_timeout_secs, 0..=YEAR_SECS);
+        let in_transaction = server.idle_in_transaction_timeout_secs;
+        self.range(&["server.idle_in_transaction_timeout_secs"], in_transaction, 0..=YEAR_SECS);
+        self.range(&["server.query_timeout_secs"], server.query_timeout_secs, 0..=YEAR_SECS);
+        self.range(&["server.tcp_user_timeout_ms"], server.tcp_user_timeout_ms, 0..=MOST_USER_TIMEOUT_MS);
         self.range(&["server.shutdown_timeout_secs"], server.shutdown_timeout_secs, 0..=YEAR_SECS);
         self.range(&["server.buffer_bytes"], server.buffer_bytes, 4096..=16 << 20);
         self.range(&["server.max_inspect_bytes"], server.max_inspect_bytes, 10_000..=0x3fff_fffe);
@@ -130,6 +138,7 @@ impl Rules {
         self.range(&["upstream.connect_timeout_secs"], upstream.connect_timeout_secs, 1..=YEAR_SECS);
         // The kernel's own limit (MAX_TCP_KEEPIDLE).
         self.range(&["upstream.keepalive_secs"], upstream.keepalive_secs, 0..=32_767);
+        self.range(&["upstream.tcp_user_timeout_ms"], upstream.tcp_user_timeout_ms, 0..=MOST_USER_TIMEOUT_MS);
         if upstream.sslmode == TlsMode::Disable {
             return;
         }

@@ -20,7 +20,7 @@ use crate::catalog::Databases;
 use crate::config::Config;
 use crate::guard::CircuitBreaker;
 use crate::session::auth::UserSource;
-use crate::session::{self, ControlPlane, Seats, Shared, VisitorSeats};
+use crate::session::{self, ControlPlane, Seats, Shared, VisitorSeats, limits};
 use crate::statement::Statements;
 use crate::telemetry::health::{Component, Health, HealthCheck, HealthChecker, Status};
 use crate::telemetry::metrics::{Metrics, Side, State};
@@ -90,6 +90,7 @@ impl Proxy {
         });
         shared.metrics.cache_limit_bytes.set((config.cache.max_memory_mb * MEBIBYTE) as f64);
         tokio::spawn(measure(shared.clone(), server.health.clone()));
+        tokio::spawn(limits::enforce(shared.clone()));
         let (orders, mut given) = mpsc::channel(1);
         tokio::spawn(async move {
             while let Some(order) = given.recv().await

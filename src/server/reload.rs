@@ -36,6 +36,7 @@ const NEEDS_RESTART: &[&str] = &[
     "upstream.sslkey",
     "upstream.sslmode",
     "upstream.sslrootcert",
+    "upstream.tcp_user_timeout_ms",
 ];
 
 /// Whether a key is read again while the proxy runs.
@@ -109,6 +110,7 @@ mod tests {
         other.upstream.sslkey = "x".into();
         other.upstream.sslmode = TlsMode::Require;
         other.upstream.sslrootcert = "x".into();
+        other.upstream.tcp_user_timeout_ms = 7;
         let changed: Vec<String> = changes(&Config::default(), &other).into_iter().map(|change| change.key).collect();
         assert_eq!(changed, NEEDS_RESTART);
     }

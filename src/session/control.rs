@@ -4,7 +4,7 @@
 //! the upstream works for that session's client. It can therefore never hit somebody else's query.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
@@ -14,6 +14,7 @@ use subtle::ConstantTimeEq;
 use tokio::sync::oneshot;
 
 use super::activity::{Activity, Who};
+use super::limits::Exceeded;
 use crate::upstream::pool::Holder;
 
 /// Above what Linux gives to processes (`PID_MAX_LIMIT`).
@@ -22,6 +23,7 @@ const FIRST_OWN_PID: i32 = 1 << 23;
 const SHUT_DOWN: u8 = 1;
 const END_NOW: u8 = 2;
 const CANCEL: u8 = 4;
+const EXCEEDED: u8 = 8;
 
 /// One session's mailbox, and its face to the outside.
 #[derive(Debug)]
@@ -30,14 +32,16 @@ pub struct Control {
     pub activity: Activity,
     flags: AtomicU8,
     waker: AtomicWaker,
+    /// The limit that was exceeded, and in the bits above it the number of requests that had been answered by then.
+    exceeded: AtomicU64,
     /// Dropped when the cancel has been carried out, or there was nothing to cancel.
     cancels: Mutex<Vec<oneshot::Sender<()>>>,
 }
 
 impl Control {
     pub fn new(who: Who) -> Self {
-        let (activity, flags, waker, cancels) = Default::default();
-        Self { who, activity, flags, waker, cancels }
+        let (activity, flags, waker, exceeded, cancels) = Default::default();
+        Self { who, activity, flags, waker, exceeded, cancels }
     }
 
     /// End as soon as no transaction is open.
@@ -57,6 +61,23 @@ impl Control {
         self.raise(CANCEL);
         // Nothing is ever sent; the sender's end is the answer.
         let _ = wait.await;
+    }
+
+    /// A limit was exceeded by a session that had had so many requests answered.
+    pub(super) fn exceed(&self, exceeded: Exceeded, answered: u64) {
+        self.exceeded.store(answered << 8 | exceeded as u64, Ordering::Relaxed);
+        self.raise(EXCEEDED);
+    }
+
+    /// The limit that was exceeded, if nothing has been answered since. Once.
+    pub(super) fn take_exceeded(&self) -> Option<Exceeded> {
+        if self.flags.load(Ordering::Acquire) & EXCEEDED == 0 {
+            return None;
+        }
+        self.flags.fetch_and(!EXCEEDED, Ordering::AcqRel);
+        let exceeded = self.exceeded.load(Ordering::Relaxed);
+        let same = exceeded >> 8 == self.activity.queries() & (u64::MAX >> 8);
+        Exceeded::from_number(exceeded as u8).filter(|_| same)
     }
 
     /// What the session is told next, for one that never waits for an upstream. Whoever has asked for a cancel goes on.

@@ -168,6 +168,7 @@ impl Session {
             && self.request_needed == 0
             && self.waiting.is_none()
             && !self.is_attaching()
+            && self.cancelling.is_none()
             && !self.pipeline.at_own()
             && client_has_room
             && upstream_has_room;
@@ -210,9 +211,13 @@ impl Session {
         if self.control.must_end_now() || (self.control.is_shutting_down() && self.is_idle()) {
             return Err(told());
         }
+        if let Some(exceeded) = self.control.take_exceeded().filter(|_| self.limited) {
+            self.exceeded(exceeded)?;
+        }
         if self.control.wants_cancel() && !self.pipeline.at_own() {
             if self.pipeline.owes_client() {
-                self.send_cancel();
+                let askers = self.control.take_cancels();
+                self.send_cancel(askers);
             } else if self.client.input.is_empty() {
                 // Nothing runs, and nothing is about to.
                 drop(self.control.take_cancels());

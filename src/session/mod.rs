@@ -16,6 +16,7 @@ mod explain;
 mod handover;
 mod jobs;
 mod known;
+pub mod limits;
 mod lookup;
 mod naming;
 mod negotiate;
@@ -44,6 +45,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 pub use self::control::{Control, Sessions, Told};
@@ -174,6 +176,7 @@ struct SessionState {
     start_digest: [u8; 32],
     tracking: bool,
     caching: bool,
+    limited: bool,
 }
 
 /// One client that is logged in, and its upstream connection while it has one.
@@ -222,6 +225,12 @@ struct Session {
     last_words: Option<Box<str>>,
     /// Why the session cannot go on.
     gives_up: Option<ErrorResponse>,
+    /// The query that runs has been cancelled because it took too long.
+    overdue: bool,
+    /// Ends when that cancel cannot hit anything else any more.
+    cancelling: Option<oneshot::Receiver<()>>,
+    /// Time limits apply.
+    limited: bool,
     /// The client is gone; the session follows when this ends.
     farewell: Option<Pin<Box<tokio::time::Sleep>>>,
     /// Statements to be analysed when the connection is idle.
@@ -296,6 +305,9 @@ impl Session {
             has_waited: false,
             last_words: None,
             gives_up: None,
+            overdue: false,
+            cancelling: None,
+            limited: state.limited,
             farewell: None,
             analyses: VecDeque::new(),
             finished: None,
@@ -360,8 +372,7 @@ impl Session {
     }
 
     /// Cancels what the upstream does for this client. Whoever asked waits until the signal has been sent.
-    fn send_cancel(&mut self) {
-        let askers = self.control.take_cancels();
+    fn send_cancel(&mut self, askers: Vec<oneshot::Sender<()>>) {
         // Without a connection nothing runs.
         let Some(backend) = &self.backend else { return };
         let (target, pid, secret) = (self.shared.target.clone(), backend.pid, backend.secret.clone());

@@ -7,13 +7,14 @@ use super::block::{Status, Writes};
 use super::cycle::End;
 use super::effects::{Settings, SettingsAction, Transaction};
 use super::jobs::Job;
+use super::limits::query_timeout;
 use super::lookup::Basis;
 use super::pipeline::{Event, Route};
 use super::span::Span;
 use super::witness::Trust;
 use crate::telemetry::metrics::Path;
 use crate::upstream::lookout::last_words;
-use crate::wire::error::{ErrorResponse, sqlstate};
+use crate::wire::error::{ErrorResponse, field, sqlstate};
 use crate::wire::frame::{self, HEADER_BYTES, Header, backend};
 use crate::wire::message::backend::ParameterStatus;
 
@@ -37,6 +38,8 @@ impl Session {
     fn take_replies(&mut self, input: &mut bytes::BytesMut) -> Result<(), End> {
         // Frames from the front up to `run` are forwarded, in one piece.
         let mut run = 0;
+        // What the client is told in place of the frame at hand.
+        let mut reworded = None;
         self.reply_needed = 0;
         loop {
             let rest = &input[run..];
@@ -55,7 +58,8 @@ impl Session {
                     self.reply_needed = HEADER_BYTES;
                     break;
                 };
-                if is_control(header.tag) {
+                let cancelled = self.overdue && header.tag == backend::ERROR_RESPONSE && header.total <= CONTROL_BYTES;
+                if is_control(header.tag) || cancelled {
                     if header.total > CONTROL_BYTES {
                         return Err(broken("a control message of the server is too long"));
                     }
@@ -69,7 +73,11 @@ impl Session {
                 }
                 let rest = &input[run..];
                 let length = header.total.min(rest.len());
-                let route = self.reply(header, &rest[..length])?;
+                let mut route = self.reply(header, &rest[..length])?;
+                if cancelled && field(&rest[HEADER_BYTES..length], b'C') == Some(sqlstate::QUERY_CANCELED.as_bytes()) {
+                    reworded = Some(query_timeout());
+                    route = Route::Swallow;
+                }
                 self.reply_passing = (header.total - length, route);
                 (length, route)
             };
@@ -79,6 +87,9 @@ impl Session {
                     self.client.output.extend_from_slice(&input[..run]);
                     if route == Route::Collect {
                         self.collect(&input[run..run + length])?;
+                    }
+                    if let Some(error) = reworded.take() {
+                        error.encode(&mut self.client.output);
                     }
                     input.advance(run + length);
                     run = 0;
@@ -256,6 +267,7 @@ impl Session {
         if own {
             return;
         }
+        self.overdue = false;
         if !self.pipeline.owes_client() {
             self.control.activity.rests(status);
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::Context;
 
 use bytes::{Buf, Bytes};
+use futures_util::FutureExt;
 
 use super::Session;
 use super::cycle::{End, Replay};
@@ -69,7 +70,8 @@ impl Session {
         Ok(())
     }
 
-    /// Not while the upstream works for us, a cached result is on its way, somebody else's miss is awaited, or a buffer is full.
+    /// Not while the upstream works for us, a cached result is on its way, somebody else's miss or a cancel is awaited, or a
+    /// buffer is full.
     fn accepts_requests(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         if !self.poll_attaching(cx)? {
             return Ok(false);
@@ -80,6 +82,12 @@ impl Session {
             }
             self.waiting = None;
             self.has_waited = true;
+        }
+        if let Some(cancelling) = &mut self.cancelling {
+            if cancelling.poll_unpin(cx).is_pending() {
+                return Ok(false);
+            }
+            self.cancelling = None;
         }
         Ok(!self.client.input.is_empty()
             && !self.pipeline.at_own()

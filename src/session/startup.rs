@@ -52,7 +52,11 @@ enum Begun {
 /// Runs one client's connection to its end. Whoever asks for the proxy itself is left to `desk`.
 pub async fn serve<D: Future<Output = ()>>(shared: Arc<Shared>, stream: Stream, desk: impl FnOnce(Visitor) -> D) {
     let seat = shared.seats.take();
-    let bound = Duration::from_secs(shared.config.load().server.startup_timeout_secs);
+    let config = shared.config.load_full();
+    if let Err(error) = stream.set_user_timeout(Duration::from_millis(config.server.tcp_user_timeout_ms)) {
+        debug!(%error, "a client's connection was lost before it said anything");
+    }
+    let bound = Duration::from_secs(config.server.startup_timeout_secs);
     let begun = tokio::time::timeout(bound, begin(&shared, stream, seat.is_some())).await;
     match begun {
         Ok(Ok(Begun::Visit(visitor))) => {
@@ -346,7 +350,13 @@ async fn welcome(shared: &Arc<Shared>, stream: Stream, startup: &StartupMessage,
     }
     debug!(pid, database = %database_name, "session begins");
     shared.metrics.connections(SideLabel::Client, State::Active).increment(1.0);
-    let state = SessionState { context, start_digest, tracking, caching: tracking && !startup.is_replication() };
+    let state = SessionState {
+        context,
+        start_digest,
+        tracking,
+        caching: tracking && !startup.is_replication(),
+        limited: !startup.is_replication(),
+    };
     let session = Session::new(shared.clone(), control, visit, stream, client, welcome.upstream, pid, state);
     Ready { session, registration }
 }

@@ -30,6 +30,8 @@ pub struct Target {
     pub connect_timeout: Duration,
     /// Silence before TCP probes start; `None` leaves the system's setting.
     pub keepalive: Option<Duration>,
+    /// How long TCP waits for what it has sent to be confirmed; zero leaves the system's setting.
+    pub user_timeout: Duration,
 }
 
 impl Target {
@@ -39,6 +41,7 @@ impl Target {
             port: config.port,
             tls: UpstreamTls::new(config)?,
             connect_timeout: Duration::from_secs(config.connect_timeout_secs),
+            user_timeout: Duration::from_millis(config.tcp_user_timeout_ms),
             keepalive: (config.keepalive_secs > 0).then(|| Duration::from_secs(config.keepalive_secs)),
         })
     }
@@ -142,7 +145,7 @@ async fn connect_tcp(target: &Target, deadline: Instant) -> Result<Stream, OpenE
         let now = Instant::now();
         let share = deadline.saturating_duration_since(now) / left;
         match timeout_at(now + share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return tune(&stream, target).map(|()| Stream::Tcp(stream)).map_err(OpenError::Connect),
+            Ok(Ok(stream)) => return tune(stream, target).map_err(OpenError::Connect),
             Ok(Err(error)) => last = OpenError::Connect(error),
             Err(_) => last = OpenError::Timeout(target.connect_timeout),
         }
@@ -150,12 +153,15 @@ async fn connect_tcp(target: &Target, deadline: Instant) -> Result<Stream, OpenE
     Err(last)
 }
 
-fn tune(stream: &TcpStream, target: &Target) -> io::Result<()> {
+fn tune(stream: TcpStream, target: &Target) -> io::Result<Stream> {
     stream.set_nodelay(true)?;
     match target.keepalive {
-        Some(silence) => SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(silence)),
-        None => SockRef::from(stream).set_keepalive(true),
+        Some(silence) => SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(silence))?,
+        None => SockRef::from(&stream).set_keepalive(true)?,
     }
+    let stream = Stream::Tcp(stream);
+    stream.set_user_timeout(target.user_timeout)?;
+    Ok(stream)
 }
 
 /// Asks for TLS. Under `prefer` a server that has none gets its stream back in clear.

@@ -12,6 +12,8 @@ pub mod sqlstate {
     pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
     pub const IN_FAILED_TRANSACTION: &str = "25P02";
     pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+    pub const IDLE_IN_TRANSACTION_TIMEOUT: &str = "25P03";
+    pub const IDLE_SESSION_TIMEOUT: &str = "57P05";
     pub const INVALID_AUTHORIZATION: &str = "28000";
     pub const INVALID_CURSOR_NAME: &str = "34000";
     pub const INVALID_PARAMETER_VALUE: &str = "22023";

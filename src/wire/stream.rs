@@ -4,7 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
@@ -41,6 +43,20 @@ impl Stream {
             Self::Unix(_) => None,
             Self::FromClient(tls) => tls.get_ref().0.peer(),
             Self::ToUpstream(tls) => tls.get_ref().0.peer(),
+        }
+    }
+}
+
+impl Stream {
+    /// How long TCP waits for what it has sent to be confirmed before it gives the connection up. Zero leaves the system's
+    /// setting, and Unix sockets have none.
+    pub fn set_user_timeout(&self, limit: Duration) -> io::Result<()> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Tcp(stream) if !limit.is_zero() => SockRef::from(stream).set_tcp_user_timeout(Some(limit)),
+            Self::Tcp(_) | Self::Unix(_) => Ok(()),
+            Self::FromClient(tls) => tls.get_ref().0.set_user_timeout(limit),
+            Self::ToUpstream(tls) => tls.get_ref().0.set_user_timeout(limit),
         }
     }
 }

@@ -147,6 +147,31 @@ async fn a_server_that_hangs_keeps_nobody_waiting_who_can_be_told() {
 }
 
 #[tokio::test]
+async fn a_query_that_a_hanging_server_does_not_cancel_ends_its_client_and_hides_nothing() {
+    let stage = scene(quick().key("server.query_timeout_secs", 1)).await;
+    let reader = stage.client().await;
+    reader.run("CREATE TABLE t (v int); INSERT INTO t VALUES (1)").await;
+    stage.cached(&reader, "SELECT v FROM t").await;
+    let mut writer = stage.raw().await;
+    writer.query("SELECT 1").await;
+    stage.cluster.signal_all("STOP");
+    writer.send_batch(Batch::new().query("UPDATE t SET v = 2")).await;
+    let frames = within("the end", writer.until_closed()).await;
+    let error = frames.iter().find(|frame| frame.tag == b'E').unwrap_or_else(|| panic!("no error: {frames:?}"));
+    assert_eq!((error.field('C').as_deref(), error.field('S').as_deref()), (Some("57014"), Some("FATAL")));
+    stage.cluster.signal_all("CONT");
+    // It may still happen, or be cancelled.
+    let fresh = recovered(&stage).await;
+    let direct = stage.direct().await;
+    let over = "SELECT count(*) = 0 FROM pg_stat_activity WHERE query LIKE 'UPDATE%'";
+    direct.until("the write is over", over).await;
+    assert_eq!(fresh.one("SELECT v FROM t").await, direct.one("SELECT v FROM t").await);
+    assert_eq!(stage.cached(&fresh, "SELECT v FROM t").await, direct.text("SELECT v FROM t").await);
+    drop((fresh, reader, direct));
+    nothing_leaks(&stage).await;
+}
+
+#[tokio::test]
 async fn a_server_without_a_free_connection_is_left_alone_until_it_has_one() {
     let options = quick().key("breaker.failure_threshold", 3).key("breaker.success_threshold", 1);
     let stage = scene(options).await;

@@ -161,3 +161,13 @@ async fn who_does_not_answer_is_given_up() {
     assert_eq!(response.code, sqlstate::UNABLE_TO_CONNECT);
     assert!(response.message.starts_with("could not connect to the upstream server: "), "{}", response.message);
 }
+
+#[tokio::test]
+async fn a_connection_is_given_up_as_soon_as_the_configuration_says() {
+    let (listener, port) = listener().await;
+    let config = Upstream { tcp_user_timeout_ms: 1234, ..plain(TlsMode::Disable) };
+    let stream = open(&target(&config, port)).await.unwrap();
+    let Stream::Tcp(stream) = stream else { panic!("no TCP: {stream:?}") };
+    assert_eq!(SockRef::from(&stream).tcp_user_timeout().unwrap(), Some(Duration::from_millis(1234)));
+    drop(listener);
+}
