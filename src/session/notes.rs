@@ -141,6 +141,9 @@ impl Session {
         if !self.by_table && !effects.writes.is_empty() {
             effects.writes = WriteSet::Everything;
         }
+        if effects.concerns_databases {
+            span.keeps_none.get_or_insert_with(|| self.shared.pool.keep_none());
+        }
         self.settings_move |= self.moves_settings(&effects);
         let rolls_back = effects.transaction == Transaction::RollsBack && span.classified.is_empty();
         span.add(&effects, statement);

@@ -291,7 +291,12 @@ impl Session {
 
     /// The session is over, and nothing is outstanding on its connection, which is others' now.
     pub(super) async fn hand_on(mut self) {
-        let Some(backend) = self.uninstall() else { return };
+        let Some(backend) = self.uninstall() else {
+            if let Some(Sharing { home: Some(home), tenant, .. }) = self.sharing.as_deref() {
+                self.shared.pool.vacate(home, *tenant);
+            }
+            return;
+        };
         let Some(Sharing { home: Some(home), traces, lifetime, own_names, .. }) = self.sharing.as_deref() else {
             return;
         };

@@ -14,6 +14,7 @@ use crate::cache::versions::{Marks, WriteSet};
 use crate::catalog::Classified;
 use crate::statement::Statement;
 use crate::telemetry::metrics::Class as QueryClass;
+use crate::upstream::pool::KeepsNone;
 
 /// The requests that one ReadyForQuery answers.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct Span {
     /// Texts that may have deallocated prepared statements.
     pub deallocates: Vec<Arc<Statement>>,
     pub concerns_databases: bool,
+    /// Others' databases must not look used.
+    pub keeps_none: Option<KeepsNone>,
     pub concerns_defaults: bool,
     /// An ErrorResponse was among the replies.
     pub failed: bool,
@@ -65,6 +68,7 @@ impl Default for Span {
             transaction: Transaction::Kept,
             deallocates: Vec::new(),
             concerns_databases: false,
+            keeps_none: None,
             concerns_defaults: false,
             failed: false,
             page: None,

@@ -49,6 +49,8 @@ struct Inner {
     tenants: AtomicU64,
     /// Counts the times that what new connections begin with has changed.
     generation: AtomicU64,
+    /// How many [`KeepsNone`] there are.
+    keeps_none: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -86,6 +88,10 @@ pub struct Permit {
 /// Connections with equal keys are alike: same user, database and start-up parameters, opened with the same secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PoolKey([u8; 32]);
+
+/// While there is one, connections whose clients have left are closed.
+#[derive(Debug)]
+pub struct KeepsNone(Arc<Inner>);
 
 /// How one more connection of a group is opened, and what the last one said when it was.
 pub struct Recipe {
@@ -184,6 +190,7 @@ impl Pool {
             waiting: AtomicUsize::new(0),
             tenants: AtomicU64::new(NOBODY),
             generation: AtomicU64::new(0),
+            keeps_none: AtomicUsize::new(0),
             state: Mutex::new(state),
         }))
     }
@@ -282,7 +289,8 @@ impl Pool {
             parameters.retain(|(known, _)| known != name);
             parameters.push((Bytes::copy_from_slice(name), Bytes::copy_from_slice(value)));
         };
-        if timeout(CLEANING, clean(stream, buffer, report)).await.is_ok_and(|cleaned| cleaned.is_some()) {
+        let cleaned = timeout(CLEANING, clean(stream, buffer, report)).await;
+        if cleaned.is_ok_and(|cleaned| cleaned.is_some()) && self.0.keeps_none.load(Ordering::SeqCst) == 0 {
             let since = Instant::now();
             self.0.state().idle.push_back(Idle { connection, permit, key, since });
         }
@@ -332,6 +340,32 @@ impl Pool {
         state.idle.len() + slots.filter(|slot| slot.parked(here).is_some()).count()
     }
 
+    /// Keeps no connection whose client has left for as long as the answer lives. To the server they are still somebody's who is
+    /// in his database, which can then neither be dropped, renamed nor copied.
+    pub fn keep_none(&self) -> KeepsNone {
+        self.0.keeps_none.fetch_add(1, Ordering::SeqCst);
+        self.close_vacant();
+        KeepsNone(self.0.clone())
+    }
+
+    /// The tenant will not come back: what he has left in his slot is nobody's.
+    pub fn vacate(&self, slot: &Slot, tenant: TenantId) {
+        slot.vacate(tenant);
+        if self.0.keeps_none.load(Ordering::SeqCst) > 0 {
+            self.close_vacant();
+        }
+    }
+
+    fn close_vacant(&self) {
+        let mut state = self.0.state();
+        let idle = std::mem::take(&mut state.idle);
+        let slots = state.groups.values().flat_map(|group| &group.slots);
+        let vacant: Vec<_> = slots.filter_map(|slot| slot.take_vacant()).collect();
+        drop(state);
+        // They give their permits back under the lock.
+        drop((idle, vacant));
+    }
+
     /// Closes what has ended, is idle for too long, or too many.
     pub fn sweep(&self) {
         let mut state = self.0.state();
@@ -364,7 +398,7 @@ impl Inner {
     }
 
     fn park(self: &Arc<Self>, slot: &Arc<Slot>, backend: Box<Backend>, tenant: TenantId, lifetime: Duration) {
-        if backend.age() >= lifetime {
+        if backend.age() >= lifetime || (tenant == NOBODY && self.keeps_none.load(Ordering::SeqCst) > 0) {
             return;
         }
         let key = backend.permit().key;
@@ -480,6 +514,12 @@ impl State {
 impl Limits {
     fn reached(&self, key: &Option<PoolKey>, group: &Group) -> bool {
         key.is_some() && self.size > 0 && group.permits >= self.size
+    }
+}
+
+impl Drop for KeepsNone {
+    fn drop(&mut self) {
+        self.0.keeps_none.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -4,8 +4,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::stage;
-use crate::harness::Stage;
 use crate::harness::raw::{Batch, Raw};
+use crate::harness::{Client, Stage};
 
 /// Requests of all kinds. What they answer holds `secret`.
 fn conversation(secret: u64) -> Vec<u8> {
@@ -132,4 +132,29 @@ async fn a_client_that_vanishes_while_it_waits_takes_nothing_with_it() {
     holder.query("COMMIT").await;
     assert_eq!(patient.until_ready().await[1].text(), "patient");
     assert_eq!(holder.query("SELECT 'holder'").await[1].text(), "holder");
+}
+
+#[tokio::test]
+async fn a_database_whose_clients_have_left_can_be_dropped_renamed_and_copied() {
+    let stage = stage(4).await;
+    let admin = stage.client().await;
+    let (made, other) = (format!("{}_made", stage.database), format!("{}_other", stage.database));
+    for command in [
+        format!("ALTER DATABASE {made} RENAME TO {other}"),
+        format!("CREATE DATABASE {other} TEMPLATE {made}"),
+        format!("DROP DATABASE {made}"),
+    ] {
+        admin.run(&format!("CREATE DATABASE {made}")).await;
+        let (one, two) = (
+            Client::connect(stage.proxy.port, "postgres", &made).await,
+            Client::connect(stage.proxy.port, "postgres", &made).await,
+        );
+        assert_eq!(one.one("SELECT 1").await, "1");
+        assert_eq!(two.one("SELECT current_database()").await, made);
+        drop((one, two));
+        admin.run(&command).await;
+        for database in [&made, &other] {
+            admin.run(&format!("DROP DATABASE IF EXISTS {database}")).await;
+        }
+    }
 }

@@ -55,6 +55,19 @@ impl Slot {
         if place.tenant == tenant { place.backend.take() } else { None }
     }
 
+    pub(super) fn vacate(&self, tenant: TenantId) {
+        let mut place = self.place();
+        if place.tenant == tenant {
+            place.tenant = NOBODY;
+        }
+    }
+
+    /// Takes a connection that is nobody's.
+    pub(super) fn take_vacant(&self) -> Option<Box<Backend>> {
+        let mut place = self.place();
+        if place.tenant == NOBODY { place.backend.take() } else { None }
+    }
+
     /// The tenant keeps the connection, but is asked when somebody wants it.
     pub fn hold(&self, holder: Arc<dyn Holder>) {
         self.place().holder = Some(holder);
