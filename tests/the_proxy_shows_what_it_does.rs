@@ -9,6 +9,7 @@ mod watching {
     mod admission;
     mod http;
     mod metrics;
+    mod pausing;
     mod slow;
     mod statements;
     mod steering;

@@ -6,8 +6,9 @@ use std::pin::Pin;
 use super::Desk;
 use super::table::{Column, Row};
 use super::{
-    cache_explain, flush_cache, kill, reload, set, show_breakers, show_cache, show_cache_advice, show_cache_top,
-    show_clients, show_config, show_help, show_pools, show_servers, show_stats, show_version,
+    cache_explain, flush_cache, kill, pause, reload, resume, set, show_breakers, show_cache, show_cache_advice,
+    show_cache_top, show_clients, show_config, show_help, show_pins, show_pools, show_servers, show_stats,
+    show_version,
 };
 use crate::statement::lexer::{Kind, Token};
 use crate::statement::literal;
@@ -60,6 +61,7 @@ pub const ALL: &[&Command] = &[
     &show_clients::COMMAND,
     &show_servers::COMMAND,
     &show_pools::COMMAND,
+    &show_pins::COMMAND,
     &show_stats::COMMAND,
     &show_cache::COMMAND,
     &show_cache_top::COMMAND,
@@ -69,6 +71,8 @@ pub const ALL: &[&Command] = &[
     &show_breakers::COMMAND,
     &flush_cache::COMMAND,
     &kill::COMMAND,
+    &pause::COMMAND,
+    &resume::COMMAND,
     &reload::COMMAND,
     &set::COMMAND,
 ];

@@ -20,7 +20,7 @@ use crate::catalog::Databases;
 use crate::config::Config;
 use crate::guard::CircuitBreaker;
 use crate::session::auth::UserSource;
-use crate::session::{self, ControlPlane, Seats, Shared, VisitorSeats, limits};
+use crate::session::{self, ControlPlane, Gate, Seats, Shared, VisitorSeats, limits};
 use crate::statement::Statements;
 use crate::telemetry::health::{Component, Health, HealthCheck, HealthChecker, Status};
 use crate::telemetry::metrics::{Metrics, Side, State};
@@ -74,6 +74,7 @@ impl Proxy {
             sessions: Arc::default(),
             seats: Seats::new(config.server.max_clients),
             visitors: VisitorSeats::default(),
+            gate: Gate::default(),
             pool: Pool::new(&config.pool),
             tls: ClientTlsAcceptor::new(&config.tls)?,
             users: UserSource::new(&config.auth.user_file)?,

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::block::Status;
+use crate::telemetry::metrics::Pin;
 
 /// What does not change while a client is connected.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Activity {
     state: AtomicU8,
     /// The upstream backend that works for it; 0 for none.
     backend: AtomicI32,
+    /// A [`Pin`] and one; 0 for none.
+    pin: AtomicU8,
     queries: AtomicU64,
     hits: AtomicU64,
 }
@@ -62,6 +65,16 @@ impl Activity {
 
     pub fn backend(&self) -> i32 {
         self.backend.load(Ordering::Relaxed)
+    }
+
+    /// What keeps its connection from being shared.
+    pub fn pin(&self) -> Option<Pin> {
+        let number = self.pin.load(Ordering::Relaxed).checked_sub(1)?;
+        Pin::ALL.get(usize::from(number)).copied()
+    }
+
+    pub(super) fn is_tied(&self, pin: Option<Pin>) {
+        self.pin.store(pin.map_or(0, |pin| pin as u8 + 1), Ordering::Relaxed);
     }
 
     /// Requests that were answered.

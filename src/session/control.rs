@@ -97,7 +97,7 @@ impl Control {
     }
 
     /// Have another look at everything.
-    pub(super) fn wake(&self) {
+    pub fn wake(&self) {
         self.waker.wake();
     }
 

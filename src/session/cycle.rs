@@ -169,6 +169,7 @@ impl Session {
             && self.waiting.is_none()
             && !self.is_attaching()
             && self.cancelling.is_none()
+            && !self.is_held_back()
             && !self.pipeline.at_own()
             && client_has_room
             && upstream_has_room;

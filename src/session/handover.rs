@@ -94,6 +94,7 @@ impl Session {
             }
             None => sharing.traces.add_unknown(),
         }
+        self.control.activity.is_tied(sharing.traces.pin());
         if let Some(pin) = sharing.traces.pin().filter(|pin| before != Some(*pin)) {
             self.shared.metrics.pins(pin).increment(1);
         }
@@ -126,6 +127,7 @@ impl Session {
             sharing.traces.probed(None);
             self.prepared.move_out();
         }
+        self.control.activity.is_tied(sharing.traces.pin());
     }
 
     /// The client's statements no longer have their own names on this connection.

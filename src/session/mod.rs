@@ -13,6 +13,7 @@ mod control_plane;
 mod cycle;
 mod effects;
 mod explain;
+mod gate;
 mod handover;
 mod jobs;
 mod known;
@@ -51,6 +52,7 @@ use tokio::task::JoinHandle;
 pub use self::control::{Control, Sessions, Told};
 pub use self::control_plane::ControlPlane;
 pub use self::explain::{Explanation, explain};
+pub use self::gate::{Gate, pause, resume};
 pub use self::startup::serve;
 pub use self::verdict::{Terms, Verdict};
 pub use self::visitor::{ADMIN_DATABASE, Visitor, VisitorSeats};
@@ -104,6 +106,7 @@ pub struct Shared {
     pub sessions: Arc<Sessions>,
     pub seats: Seats,
     pub visitors: VisitorSeats,
+    pub gate: Gate,
     pub pool: Pool,
     pub target: Arc<Target>,
     /// What is seen of its state; guards the opening of connections to it.

@@ -73,7 +73,7 @@ impl Session {
     /// Not while the upstream works for us, a cached result is on its way, somebody else's miss or a cancel is awaited, or a
     /// buffer is full.
     fn accepts_requests(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        if !self.poll_attaching(cx)? {
+        if self.is_held_back() || !self.poll_attaching(cx)? {
             return Ok(false);
         }
         if let Some(waiting) = &mut self.waiting {

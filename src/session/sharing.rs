@@ -209,6 +209,7 @@ impl Session {
     pub(super) fn transaction_ended(&mut self) {
         let Some(sharing) = &mut self.sharing else { return };
         sharing.traces.end_transaction();
+        self.control.activity.is_tied(sharing.traces.pin());
         sharing.is_holding = false;
         sharing.yields = self.shared.pool.is_wanted() && self.pipeline.is_empty() && self.open.is_none();
     }
@@ -237,7 +238,7 @@ impl Session {
             // What it waits for is not a request of the client's.
             return self.stop_yielding();
         }
-        let wanted = self.shared.pool.is_wanted();
+        let wanted = self.shared.pool.is_wanted() || self.shared.gate.is_closed();
         if sharing.is_free() {
             self.park();
             return self.stop_yielding();

@@ -130,6 +130,8 @@ async fn begin(shared: &Arc<Shared>, stream: Stream, seated: bool) -> Result<Beg
     if !seated {
         return Err(Refusal::Told(stream, too_many("The proxy's server.max_clients is reached.")));
     }
+    // A login would begin something new upstream. The time for the start-up bounds the wait.
+    shared.gate.opened().await;
     let wait = Duration::from_secs(config.pool.wait_timeout_secs);
     let relayed = config.auth.mode == AuthMode::Relay;
     // Before its authentication a client must know what it cannot have; in mode relay the upstream says so itself.

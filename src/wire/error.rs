@@ -19,6 +19,7 @@ pub mod sqlstate {
     pub const INVALID_PARAMETER_VALUE: &str = "22023";
     pub const INVALID_PASSWORD: &str = "28P01";
     pub const PROTOCOL_VIOLATION: &str = "08P01";
+    pub const OBJECT_NOT_IN_STATE: &str = "55000";
     pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
     pub const QUERY_CANCELED: &str = "57014";
     pub const SYNTAX_ERROR: &str = "42601";
