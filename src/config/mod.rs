@@ -51,6 +51,8 @@ pub struct Server {
     pub http: String,
     /// Threads that run sessions; 0 for one per core.
     pub worker_threads: usize,
+    /// How the system schedules them.
+    pub worker_scheduling: Scheduling,
     /// Client connections at once; one more is refused with SQLSTATE 53300.
     pub max_clients: usize,
     /// Seconds a client has from its connection to the end of its authentication.
@@ -69,6 +71,16 @@ pub struct Server {
     pub buffer_bytes: usize,
     /// Longest statement or Bind message that is inspected; a longer one is relayed in pieces and taken to write anything.
     pub max_inspect_bytes: usize,
+}
+
+/// How the operating system schedules the threads that run sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scheduling {
+    /// One that is woken waits until whoever runs on its core has come to an end or used up its turn.
+    Batch,
+    /// It may push it aside.
+    Normal,
 }
 
 /// TLS towards clients.
@@ -264,6 +276,7 @@ impl Default for Server {
             unix_socket_mode: "0777".into(),
             http: String::new(),
             worker_threads: 0,
+            worker_scheduling: Scheduling::Batch,
             max_clients: 10_000,
             startup_timeout_secs: 60,
             client_idle_timeout_secs: 0,

@@ -129,7 +129,7 @@ impl<S: Sessions> Server<S> {
     fn start(shared: Shared, sessions: Arc<S>) -> Result<Self, ServerError> {
         let config = &shared.config.server;
         let lifecycle = shared.health.register("server");
-        let workers = Arc::new(Workers::start(config.worker_threads)?);
+        let workers = Arc::new(Workers::start(config.worker_threads, config.worker_scheduling)?);
         let http = match config.http.as_str() {
             "" => None,
             address => {

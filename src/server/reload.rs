@@ -26,6 +26,7 @@ const NEEDS_RESTART: &[&str] = &[
     "server.listen",
     "server.unix_socket_dir",
     "server.unix_socket_mode",
+    "server.worker_scheduling",
     "server.worker_threads",
     "tls.mode",
     "upstream.connect_timeout_secs",
@@ -78,7 +79,7 @@ pub(super) fn change(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{EvictionStrategy, LogFormat, Sources, TlsMode, changes};
+    use crate::config::{EvictionStrategy, LogFormat, Scheduling, Sources, TlsMode, changes};
     use crate::telemetry::log;
 
     #[test]
@@ -100,6 +101,7 @@ mod tests {
         other.server.listen = vec!["x".into()];
         other.server.unix_socket_dir = "x".into();
         other.server.unix_socket_mode = "x".into();
+        other.server.worker_scheduling = Scheduling::Normal;
         other.server.worker_threads = 7;
         other.tls.mode = TlsMode::Require;
         other.upstream.connect_timeout_secs = 7;

@@ -3,6 +3,10 @@
 //! A session and its sockets stay on one thread from first to last: a message that comes in wakes nobody on another core,
 //! which was measured to be faster than one runtime over all cores. Connections go to the worker with the fewest sessions;
 //! `SO_REUSEPORT` would leave that to a hash.
+//!
+//! A thread that a message wakes lets the sender finish first (see [`schedule`]).
+
+mod schedule;
 
 use std::io;
 use std::sync::Arc;
@@ -16,6 +20,7 @@ use tokio::time::timeout;
 
 use super::listen::Accepted;
 use super::{Peer, Sessions};
+use crate::config::Scheduling;
 use crate::wire::stream::Stream;
 
 /// How long a worker waits for blocking work, such as looking up a name, when it ends.
@@ -49,13 +54,14 @@ struct Counted {
 
 impl Workers {
     /// Starts `threads` of them, or one for each core if that is 0.
-    pub fn start(threads: usize) -> io::Result<Self> {
+    pub fn start(threads: usize, scheduling: Scheduling) -> io::Result<Self> {
         let threads = match threads {
             0 => std::thread::available_parallelism()?.get(),
             threads => threads,
         };
         let stop = watch::Sender::new(false);
-        let workers = (0..threads).map(|index| Worker::start(index, stop.subscribe())).collect::<io::Result<_>>()?;
+        let start = |index| Worker::start(index, scheduling, stop.subscribe());
+        let workers = (0..threads).map(start).collect::<io::Result<_>>()?;
         Ok(Self { workers, turn: AtomicUsize::new(0), ended: Arc::default(), stop })
     }
 
@@ -107,10 +113,13 @@ impl Workers {
 }
 
 impl Worker {
-    fn start(index: usize, stop: watch::Receiver<bool>) -> io::Result<Self> {
+    fn start(index: usize, scheduling: Scheduling, stop: watch::Receiver<bool>) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
-        std::thread::Builder::new().name(format!("sessions-{index}")).spawn(move || work(runtime, stop))?;
+        std::thread::Builder::new().name(format!("sessions-{index}")).spawn(move || {
+            schedule::this_thread(scheduling);
+            work(runtime, stop);
+        })?;
         Ok(Self { runtime: handle, sessions: Arc::default() })
     }
 }
