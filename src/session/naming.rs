@@ -81,7 +81,9 @@ impl Session {
     pub(super) fn decode_parse(&mut self, body: &[u8]) -> Option<Prepared> {
         let parse = Parse::decode(body).ok()?;
         let types: Vec<u32> = parse.types().collect();
-        let id = (self.renames() && !parse.name.is_empty()).then(|| self.identify(parse.text, &types));
+        // Also while it has its own name: that may be taken back.
+        let shares = self.sharing.is_some() && !parse.name.is_empty();
+        let id = shares.then(|| self.identify(parse.text, &types));
         Some(Prepared {
             name: Bytes::copy_from_slice(parse.name),
             text: Bytes::copy_from_slice(parse.text),
@@ -182,13 +184,13 @@ impl Session {
     }
 
     fn take_own_names(&mut self) {
-        if let (Some(sharing), Some(backend)) = (&mut self.sharing, &mut self.backend) {
-            sharing.own_names = true;
-            sharing.traces.raise_doubt();
-            backend.parsed.clear();
-        }
+        let (Some(sharing), Some(backend)) = (&mut self.sharing, &mut self.backend) else { return };
+        sharing.own_names = true;
+        sharing.traces.raise_doubt();
+        let shows = !backend.parsed.is_empty();
+        backend.parsed.clear();
         self.prepared.move_out_named();
-        if self.pipeline.is_empty() && self.open.is_none() {
+        if shows && self.pipeline.is_empty() && self.open.is_none() {
             // What the proxy has prepared is not the client's to see.
             self.start(Job::TakeNames);
         }

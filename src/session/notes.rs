@@ -18,7 +18,7 @@ use super::traces::{Pin, Trace};
 use crate::cache::versions::WriteSet;
 use crate::catalog::Classified;
 use crate::catalog::analysis::AnalysisKey;
-use crate::statement::{Class, Statement};
+use crate::statement::{Class, DiscardTarget, SessionCommand, Statement};
 use crate::telemetry::metrics::{Class as QueryClass, Scope};
 use crate::wire::message::Bind;
 
@@ -83,6 +83,8 @@ impl Session {
                 let mut effects = Effects::of(part, analysis.as_deref(), model.as_deref(), bind);
                 if self.sharing.is_some() {
                     effects.trace = Trace::of(part, analysis.as_deref(), model.as_deref());
+                    // Functions and views may be others by now.
+                    effects.trace.doubt |= database.in_doubt();
                 }
                 effects
             }
@@ -93,6 +95,7 @@ impl Session {
                     let analysis = key.and_then(|key| database.analysis(&key));
                     let mut effects = Effects::of(part, analysis.as_deref(), model.as_deref(), bind);
                     effects.trace = Trace::of(part, analysis.as_deref(), model.as_deref());
+                    effects.trace.doubt |= self.sharing.is_some() && database.in_doubt();
                     context = context.filter(|_| !self.moves_settings(&effects));
                     match number {
                         0 => sum = effects,
@@ -120,7 +123,13 @@ impl Session {
     fn judge_untracked(&self, statement: &Statement) -> Judged {
         let mut effects = Effects::none(QueryClass::Unknown);
         if self.sharing.is_some() {
-            statement.parts.iter().for_each(|part| effects.trace.merge(Trace::of(part, None, None)));
+            let model = self.visit.database().model();
+            for part in &statement.parts {
+                effects.trace.merge(Trace::of(part, None, model.as_deref()));
+                // Whoever comes after it must not go by the old catalogue.
+                effects.doubts_catalog |= may_change_catalog(&part.class);
+                effects.deallocates |= may_deallocate(&part.class);
+            }
         }
         Judged { effects, classified: None }
     }
@@ -148,7 +157,13 @@ impl Session {
         let rolls_back = effects.transaction == Transaction::RollsBack && span.classified.is_empty();
         span.add(&effects, statement);
         self.leave_trace(&mut effects);
-        let Some(classified) = classified else { return };
+        if effects.concerns_databases {
+            self.shared.pool.close_unused();
+        }
+        let Some(classified) = classified else {
+            span.writes.doubts_catalog |= effects.doubts_catalog;
+            return;
+        };
         let inside = match span.transaction {
             // The only request of its span: what was collected is dropped.
             _ if rolls_back => self.block.status() != Status::Idle,
@@ -157,7 +172,7 @@ impl Session {
             Transaction::Begins { .. } => true,
             Transaction::Commits | Transaction::RollsBack | Transaction::Ends => false,
         };
-        let timing = if inside && !self.pipeline.has_spans() { Timing::InsideBlock } else { Timing::MayCommit };
+        let timing = if inside && !self.pipeline.has_client_spans() { Timing::InsideBlock } else { Timing::MayCommit };
         if !span.covers(&effects, timing, classified.epoch) {
             let versions = &self.visit.database().versions;
             let marked = self.block.write(versions, &effects.writes, effects.doubts_catalog, timing, classified.epoch);
@@ -184,8 +199,7 @@ impl Session {
             trace.lasting = trace.lasting.or(Some(Pin::Sequence));
         }
         backend.drew_sequence |= trace.draws;
-        if effects.class == QueryClass::Unknown || effects.deallocates {
-            // It may drop prepared statements unseen.
+        if trace.drops_statements || effects.deallocates {
             backend.parsed.clear();
         }
         let before = sharing.traces.pin();
@@ -225,4 +239,12 @@ impl Session {
             }
         }
     }
+}
+
+fn may_change_catalog(class: &Class) -> bool {
+    matches!(class, Class::Ddl | Class::Do | Class::Call | Class::Execute | Class::Unknown)
+}
+
+fn may_deallocate(class: &Class) -> bool {
+    matches!(class, Class::Discard(DiscardTarget::All) | Class::Session(SessionCommand::Deallocate))
 }

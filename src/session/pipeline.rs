@@ -164,6 +164,11 @@ impl<S, B> Pipeline<S, B> {
         !self.spans.is_empty()
     }
 
+    /// Whether requests of the client's are outstanding beyond the batch that is being sent.
+    pub fn has_client_spans(&self) -> bool {
+        self.spans.len() > self.own
+    }
+
     /// The upstream skips what it is sent, up to a Sync that is still to come.
     pub fn is_skipping(&self) -> bool {
         self.skipping

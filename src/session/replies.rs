@@ -341,6 +341,9 @@ impl Session {
 
     /// Between the client's requests: what a reply has made possible.
     fn after_replies(&mut self) {
+        if self.reply_passing.0 == 0 {
+            self.tell_news();
+        }
         if let Some(job) = self.finished.take() {
             self.finish_job(job);
         }

@@ -307,8 +307,10 @@ pub(super) fn enter(shared: &Shared, database: &str) -> Visit {
 async fn welcome(shared: &Arc<Shared>, stream: Stream, startup: &StartupMessage, entry: Entry) -> Ready {
     let database_name = String::from_utf8_lossy(startup.database()).into_owned();
     let tracking = shared.caching && !startup.is_physical_replication();
-    let visit = if tracking { enter(shared, &database_name) } else { shared.databases.enter(&database_name) };
-    if tracking {
+    // What statements may leave in a shared connection is told by the catalogue, too.
+    let watches = tracking || matches!(entry, Entry::Shared { .. });
+    let visit = if watches { enter(shared, &database_name) } else { shared.databases.enter(&database_name) };
+    if watches {
         // Late is as good as never: then the first reads are not recorded.
         let _ = tokio::time::timeout(FIRST_MODEL, visit.database().first_model()).await;
     }

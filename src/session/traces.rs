@@ -33,6 +33,8 @@ pub struct Trace {
     pub recalls: bool,
     /// It leaves nothing, and may take away what ties the session to its connection.
     pub releases: bool,
+    /// It may drop prepared statements unseen.
+    pub drops_statements: bool,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +57,7 @@ impl Trace {
             trace.lasting = Some(Pin::Setting);
         }
         trace.draws = is_insertion(part) && model.is_none_or(|model| model.has_sequences);
+        trace.drops_statements = matches!(part.class, Class::Execute | Class::Call | Class::Do | Class::Unknown);
         trace.releases = part.class == Class::Session(SessionCommand::Close);
         if part.class == Class::Session(SessionCommand::Load) {
             trace.lasting = Some(Pin::Library);
@@ -80,7 +83,7 @@ impl Trace {
 
     /// It may leave anything.
     pub fn unknown() -> Self {
-        Self { doubt: true, draws: true, lasting: Some(Pin::Setting), ..Self::default() }
+        Self { doubt: true, draws: true, drops_statements: true, lasting: Some(Pin::Setting), ..Self::default() }
     }
 
     pub fn merge(&mut self, other: Self) {
@@ -91,6 +94,7 @@ impl Trace {
         self.draws |= other.draws;
         self.recalls |= other.recalls;
         self.releases |= other.releases;
+        self.drops_statements |= other.drops_statements;
     }
 }
 

@@ -46,6 +46,10 @@ impl Parsed {
         self.used.remove(&id);
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.used.is_empty()
+    }
+
     pub fn clear(&mut self) {
         self.used.clear();
     }

@@ -219,6 +219,19 @@ impl Pool {
         PoolKey::new(startup, secret, self.0.generation.load(Ordering::SeqCst))
     }
 
+    /// Closes shared connections that are nobody's: they would keep a database from being dropped, though nobody uses it.
+    pub fn close_unused(&self) {
+        let state = self.0.state();
+        let here = std::thread::current().id();
+        let mut unused = Vec::new();
+        for group in state.groups.values() {
+            unused.extend(std::iter::from_fn(|| group.take_free(here)));
+        }
+        drop(state);
+        // They give their permits back under the lock.
+        drop(unused);
+    }
+
     /// Whether somebody waits for a connection.
     pub fn is_wanted(&self) -> bool {
         self.0.waiting.load(Ordering::SeqCst) > 0
@@ -234,9 +247,8 @@ impl Pool {
         group.queue.push_back(Waiter::new(ticket, give));
         self.0.waiting.fetch_add(1, Ordering::SeqCst);
         let doomed = state.feed(key, &self.0);
-        let group = state.groups.get(&key);
-        let unserved = group.into_iter().filter(|group| group.is_hungry()).flat_map(|group| &group.slots);
-        let holders: Vec<_> = unserved.filter_map(|slot| slot.holder()).collect();
+        let holders =
+            if state.groups.get(&key).is_some_and(Group::is_hungry) { state.holders(&key) } else { Vec::new() };
         drop(state);
         // What they hold is given back under the lock.
         drop(doomed);
@@ -480,6 +492,13 @@ impl State {
                 Err(Grant::Backend(..)) => {}
             }
         }
+    }
+
+    /// Those who keep a connection that might be given to this group, or make room for one.
+    fn holders(&self, key: &Option<PoolKey>) -> Vec<Arc<dyn Holder>> {
+        let full = self.permits >= self.limits.connections;
+        let concerned = self.groups.iter().filter(|(other, _)| full || *other == key).map(|(_, group)| group);
+        concerned.flat_map(|group| &group.slots).filter_map(|slot| slot.holder()).collect()
     }
 
     /// No connection may be opened in this group.

@@ -32,6 +32,9 @@ const EXPECTED: [&str; 8] = ["40001", "40P01", "55P03", "57P01", "23505", "42P07
 /// Whether the statement succeeded; if not, its error is an expected one, or the run is over.
 pub(super) type Succeeded = bool;
 
+/// Clients that prepare statements by SQL when connections are shared.
+const PREPARE_WHEN_SHARED: u64 = 2;
+
 pub struct Client {
     pub(super) world: Arc<World>,
     pub(super) number: u64,
@@ -94,7 +97,7 @@ impl Client {
         match self.rng.random_range(0..100) {
             0..2 => self.transaction().await,
             2..8 => {
-                let write = writes::pick(&mut self.rng, family);
+                let write = self.pick(family);
                 let is_past = self.world.settings.fault == Some(write.kind) && self.chance(FAULT);
                 if write.is_loud() && !is_stormy && !is_past && !self.chance(LOUD_IN_CALM) {
                     self.read(family, None).await.map(drop)
@@ -108,12 +111,31 @@ impl Client {
         }
     }
 
+    /// A write that this client can do.
+    pub(super) fn pick(&mut self, family: Family) -> Write {
+        loop {
+            let write = writes::pick(&mut self.rng, family);
+            if write.kind != "execute" || self.prepares() {
+                return write;
+            }
+        }
+    }
+
+    /// What it prepares keeps its connection: on few connections few do.
+    fn prepares(&self) -> bool {
+        self.world.settings.connections.is_none() || self.number < PREPARE_WHEN_SHARED
+    }
+
     async fn connect(&mut self) -> Result<(), Lost> {
         let (stage, world) = (&self.world.stage, &self.world);
         if self.connection.is_none() {
             self.opened += 1;
             self.name = format!("checked {} {}", self.number, self.opened);
-            self.connection = Some(Connection::open(stage.proxy.port, &stage.database, &self.name).await?);
+            let (port, database) = (stage.proxy.port, &stage.database);
+            self.connection = Some(match world.settings.connections {
+                None => Connection::open(port, database, &self.name).await?,
+                Some(_) => Connection::open_shared(port, database, &self.name, self.prepares()).await?,
+            });
             world.count("connect");
         }
         if self.past.is_none() {

@@ -128,6 +128,19 @@ impl Connection {
         Ok(connection)
     }
 
+    /// One that need not keep an upstream connection: it has its name by a setting, as programs that share them have the same.
+    pub async fn open_shared(port: u16, database: &str, application: &str, prepares: bool) -> Result<Self, Lost> {
+        let mut connection = Self { raw: Raw::open(port).await, names: HashMap::new() };
+        connection.write(&startup(PROTOCOL_3_0, &[("user", "postgres"), ("database", database)])).await?;
+        connection.answer(false, None).await?;
+        let name = format!("SET application_name = '{application}'");
+        connection.ask(&Request::new(&name, Vec::new()), How::Simple).await?;
+        if prepares {
+            connection.ask(&Request::new(PREPARE, Vec::new()), How::Simple).await?;
+        }
+        Ok(connection)
+    }
+
     /// Sends a request and reads the whole answer.
     pub async fn ask(&mut self, request: &Request, how: How) -> Result<Answer, Lost> {
         self.ask_all(std::slice::from_ref(request), how).await

@@ -11,7 +11,7 @@ use super::client::Client;
 use super::schema::SETUP;
 use super::world::{Settings, Violation, World};
 use super::writes;
-use crate::harness::Stage;
+use crate::harness::{Options, Stage};
 
 const CLIENTS: u64 = 8;
 /// Until a fault must have been found. It takes a second or two; the rest is for a machine that is busy with other things.
@@ -25,7 +25,24 @@ async fn every_answer_is_possible_under_a_random_workload() {
         seed: environment("CONSISTENCY_SEED").unwrap_or_else(rand::random),
         duration: Duration::from_secs(environment("CONSISTENCY_SECONDS").unwrap_or(15)),
         fault: std::env::var("CONSISTENCY_FAULT").ok().map(|kind| known(&kind)),
+        connections: None,
     };
+    prove(settings).await;
+}
+
+/// The same with fewer upstream connections than clients, whose settings are all different.
+#[tokio::test]
+async fn every_answer_is_possible_on_few_shared_connections() {
+    let settings = Settings {
+        seed: environment("CONSISTENCY_SEED").unwrap_or_else(rand::random),
+        duration: Duration::from_secs(environment("CONSISTENCY_SECONDS").unwrap_or(15)),
+        fault: None,
+        connections: Some(5),
+    };
+    prove(settings).await;
+}
+
+async fn prove(settings: Settings) {
     let (world, violation) = run(settings).await;
     if let Some(violation) = violation {
         panic!("{violation}");
@@ -42,7 +59,8 @@ async fn every_answer_is_possible_under_a_random_workload() {
 #[tokio::test]
 async fn an_invalidation_that_gets_lost_is_noticed() {
     for kind in ["update by key", "key change", "trigger", "copy"] {
-        let settings = Settings { seed: rand::random(), duration: FAULT_DEADLINE, fault: Some(known(kind)) };
+        let settings =
+            Settings { seed: rand::random(), duration: FAULT_DEADLINE, fault: Some(known(kind)), connections: None };
         let (world, violation) = run(settings).await;
         match violation {
             Some(violation) => assert!(!violation.why.contains("unexpected error"), "{violation}"),
@@ -68,7 +86,19 @@ async fn run(settings: Settings) -> (Arc<World>, Option<Violation>) {
             None => String::new(),
         }
     ));
-    let world = Arc::new(World::new(Stage::setup(SETUP).await, settings));
+    let stage = Stage::with(match settings.connections {
+        None => Options::default(),
+        // What nobody uses is closed soon: an audit waits until what clients have left is gone.
+        Some(connections) => Options::default()
+            .arg("--auth")
+            .arg("trust")
+            .key("pool.mode", "auto")
+            .key("pool.max_upstream_connections", connections)
+            .key("pool.idle_timeout_secs", 1),
+    })
+    .await;
+    stage.direct().await.run(SETUP).await;
+    let world = Arc::new(World::new(stage, settings));
     let together = LocalSet::new();
     let clients = (0..CLIENTS).map(|number| together.spawn_local(Client::new(world.clone(), number).live()));
     let clients: Vec<_> = clients.collect();

@@ -6,7 +6,7 @@ use super::block::Block;
 use super::cells::{Adds, Bounds, Family};
 use super::client::{Client, Succeeded, VANISH_READING, VANISH_WRITING};
 use super::connection::{How, Lost, Request};
-use super::writes::{self, Place, Write};
+use super::writes::{Place, Write};
 
 impl Client {
     pub(super) async fn write_in_its_own_block(&mut self, write: &Write) -> Result<(), Lost> {
@@ -75,7 +75,7 @@ impl Client {
                 self.command("RELEASE here").await
             }
             3..7 => {
-                let write = writes::pick(&mut self.rng, family);
+                let write = self.pick(family);
                 if write.place == Place::Alone
                     || (write.is_loud() && !self.world.is_stormy())
                     || (block.is_repeatable() && !family.keeps_to_snapshots())

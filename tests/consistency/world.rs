@@ -30,6 +30,8 @@ pub struct Settings {
     pub duration: Duration,
     /// The kind of write of which a share goes past the proxy.
     pub fault: Option<&'static str>,
+    /// Upstream connections that all clients share; `None` if each has its own.
+    pub connections: Option<usize>,
 }
 
 /// Something that somebody did, from request to reply.

@@ -195,3 +195,22 @@ async fn long_statements_and_parameters_pass() {
     let frames = one.ask(Batch::new().parse("", &text).bind("", "", &[]).execute("", 0).sync()).await;
     assert_eq!(frames[2].text(), "3000000");
 }
+
+#[tokio::test]
+async fn a_statement_made_while_names_were_its_own_is_shared_later() {
+    let stage = stage(1).await;
+    let (mut one, mut two) = (stage.raw().await, stage.raw().await);
+    for (raw, own) in [(&mut one, "one"), (&mut two, "two")] {
+        raw.ask(Batch::new().parse("a", "SELECT 1").sync()).await;
+        raw.query("DO $$ BEGIN END $$").await;
+        let frames = raw.ask(Batch::new().parse("b", &format!("SELECT '{own}'")).sync()).await;
+        assert_eq!(tags(&frames), "1Z", "{frames:?}");
+    }
+    for _ in 0..3 {
+        for (raw, own) in [(&mut one, "one"), (&mut two, "two")] {
+            let frames = raw.ask(Batch::new().bind("", "b", &[]).execute("", 0).sync()).await;
+            assert_eq!(tags(&frames), "2DCZ", "{frames:?}");
+            assert_eq!(frames[1].text(), own);
+        }
+    }
+}

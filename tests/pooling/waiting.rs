@@ -90,6 +90,17 @@ async fn another_database_gets_its_share() {
 }
 
 #[tokio::test]
+async fn what_others_hold_without_need_makes_room_for_another_database() {
+    let stage = stage(1).await;
+    stage.direct().await.run("CREATE ROLE pool_waiting_other SUPERUSER LOGIN").await;
+    let holder = stage.client().await;
+    // It may have left something; nobody has asked yet.
+    holder.run("DO $$ BEGIN END $$").await;
+    assert_eq!(stage.client_as("pool_waiting_other").await.one("SELECT current_user").await, "pool_waiting_other");
+    assert_eq!(holder.one("SELECT 1").await, "1");
+}
+
+#[tokio::test]
 async fn connections_that_nobody_uses_are_closed_but_for_some() {
     let options = sharing(5).key("pool.idle_timeout_secs", 1).key("pool.min_size", 1);
     let stage = Stage::with(options).await;
