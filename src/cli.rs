@@ -1,9 +1,12 @@
 //! The command line.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use heliosproxy::config::{Overrides, Sources, UrlError};
+
+use crate::probe;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -27,7 +30,8 @@ Signals:
   SIGHUP           read configuration and certificates again; if they are not valid the old ones stay
 
 Exit codes:
-  0 ended by a signal, or the configuration is valid; 1 cannot run; 2 arguments or configuration are wrong";
+  0 ended by a signal, or the configuration is valid, or the proxy is ready; 1 cannot run, or is not ready;
+  2 arguments or configuration are wrong";
 
 /// A PostgreSQL proxy that answers repeated reads from memory, until a write through it changes what they read.
 ///
@@ -76,12 +80,40 @@ pub struct Cli {
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
 
+    /// Ask the proxy whose --http is at this address whether it is ready, say what it answers, and exit with 0 if it is
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["check", "completions", "man"])]
+    pub health: Option<String>,
+
+    /// Write the completions for a shell on standard output, and exit
+    #[arg(long, value_name = "SHELL", conflicts_with = "man")]
+    pub completions: Option<clap_complete::Shell>,
+
+    /// Write the manual page on standard output, and exit
+    #[arg(long)]
+    pub man: bool,
+
     /// Say whether the configuration is valid, or what is wrong in which line, and exit
     #[arg(long)]
     pub check: bool,
 }
 
 impl Cli {
+    /// Does what ends the program at once, if anything of the kind is asked.
+    pub fn short_errand(&self) -> Option<io::Result<bool>> {
+        let mut out = io::stdout().lock();
+        if let Some(address) = &self.health {
+            return Some(probe::ask(address).and_then(|(ready, report)| {
+                writeln!(out, "{report}")?;
+                Ok(ready)
+            }));
+        }
+        if let Some(shell) = self.completions {
+            clap_complete::generate(shell, &mut Self::command(), "heliosproxy", &mut out);
+            return Some(out.flush().map(|()| true));
+        }
+        self.man.then(|| clap_mangen::Man::new(Self::command()).render(&mut out).map(|()| true))
+    }
+
     /// The sources of the configuration that these arguments name.
     pub fn sources(&self) -> Result<Sources, UrlError> {
         let mut overrides = Overrides::default();
@@ -112,7 +144,6 @@ impl Cli {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
     use heliosproxy::config::{AuthMode, Config, LogFormat, load};
 
     use super::*;

@@ -1,6 +1,7 @@
 //! Arguments, configuration, run, exit code.
 
 mod cli;
+mod probe;
 
 use std::process::ExitCode;
 
@@ -18,6 +19,12 @@ fn main() -> ExitCode {
     // can only be this one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = Cli::parse();
+    match cli.short_errand() {
+        None => {}
+        Some(Ok(true)) => return ExitCode::SUCCESS,
+        Some(Ok(false)) => return ExitCode::FAILURE,
+        Some(Err(error)) => return fail(1, &error.to_string()),
+    }
     let loaded = cli.sources().map_err(|error| error.to_string()).and_then(|sources| {
         let config = sources.load().map_err(|error| error.to_string())?;
         Ok((config, sources))

@@ -10,6 +10,7 @@ mod watching {
     mod http;
     mod metrics;
     mod pausing;
+    mod shipping;
     mod slow;
     mod statements;
     mod steering;

@@ -1,16 +1,20 @@
 //! Prometheus can read the metrics, and finds nothing wrong with them.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::harness::{Stage, http};
 
+/// Where scripts/test.sh has unpacked it, or what is on the PATH.
+pub fn promtool_program() -> PathBuf {
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/promtool");
+    if unpacked.exists() { unpacked } else { "promtool".into() }
+}
+
 /// `promtool check metrics` on a text; what it complains of.
 fn promtool(exposition: &str) -> Result<(), String> {
-    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/promtool");
-    let program = if unpacked.exists() { unpacked } else { "promtool".into() };
-    let mut child = Command::new(program)
+    let mut child = Command::new(promtool_program())
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
