@@ -77,9 +77,9 @@ pub struct Server {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scheduling {
-    /// One that is woken waits until whoever runs on its core has come to an end or used up its turn.
-    Batch,
-    /// It may push it aside.
+    /// While it has few sessions, one that is woken waits until whoever runs on its core has come to an end or used up its turn.
+    Auto,
+    /// It may always push it aside.
     Normal,
 }
 
@@ -276,7 +276,7 @@ impl Default for Server {
             unix_socket_mode: "0777".into(),
             http: String::new(),
             worker_threads: 0,
-            worker_scheduling: Scheduling::Batch,
+            worker_scheduling: Scheduling::Auto,
             max_clients: 10_000,
             startup_timeout_secs: 60,
             client_idle_timeout_secs: 0,

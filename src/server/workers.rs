@@ -32,6 +32,7 @@ const TO_STOP: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Workers {
     workers: Vec<Worker>,
+    scheduling: Scheduling,
     /// The worker that is asked first, so that among equals each has its turn.
     turn: AtomicUsize,
     /// Told whenever a session ends.
@@ -60,9 +61,8 @@ impl Workers {
             threads => threads,
         };
         let stop = watch::Sender::new(false);
-        let start = |index| Worker::start(index, scheduling, stop.subscribe());
-        let workers = (0..threads).map(start).collect::<io::Result<_>>()?;
-        Ok(Self { workers, turn: AtomicUsize::new(0), ended: Arc::default(), stop })
+        let workers = (0..threads).map(|index| Worker::start(index, stop.subscribe())).collect::<io::Result<_>>()?;
+        Ok(Self { workers, scheduling, turn: AtomicUsize::new(0), ended: Arc::default(), stop })
     }
 
     pub fn threads(&self) -> usize {
@@ -81,13 +81,15 @@ impl Workers {
         let in_turn = after.iter().chain(before);
         let Some(worker) = in_turn.min_by_key(|worker| worker.sessions.load(Ordering::Acquire)) else { return };
         let counted = Counted::new(&worker.sessions, &self.ended);
-        let sessions = Arc::clone(sessions);
+        let (sessions, scheduling) = (Arc::clone(sessions), self.scheduling);
         worker.runtime.spawn(async move {
-            let _counted = counted;
+            // Here, on the worker's own thread.
+            schedule::this_thread(scheduling, counted.sessions.load(Ordering::Relaxed));
             match register(accepted) {
                 Ok((stream, peer)) => sessions.session(stream, peer).await,
                 Err(error) => tracing::warn!(%error, "lost a client's connection before its session began"),
             }
+            schedule::this_thread(scheduling, counted.sessions.load(Ordering::Relaxed).saturating_sub(1));
         });
     }
 
@@ -113,13 +115,10 @@ impl Workers {
 }
 
 impl Worker {
-    fn start(index: usize, scheduling: Scheduling, stop: watch::Receiver<bool>) -> io::Result<Self> {
+    fn start(index: usize, stop: watch::Receiver<bool>) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
-        std::thread::Builder::new().name(format!("sessions-{index}")).spawn(move || {
-            schedule::this_thread(scheduling);
-            work(runtime, stop);
-        })?;
+        std::thread::Builder::new().name(format!("sessions-{index}")).spawn(move || work(runtime, stop))?;
         Ok(Self { runtime: handle, sessions: Arc::default() })
     }
 }
