@@ -138,7 +138,9 @@ impl<S, B> Pipeline<S, B> {
             _ => {}
         }
         let (request, span) = request.split();
-        self.spans.extend(span);
+        if let Some(span) = span {
+            self.spans.push_back(span);
+        }
         self.own += usize::from(origin == Origin::Own);
         self.queue.push_back(Item { request, origin });
         None
