@@ -42,6 +42,8 @@ pgbench -i -q -s "${DEMO_SCALE:-10}" "$server" >/dev/null 2>&1
 pgbench -n -c 4 -t 500 "$server" >/dev/null 2>&1
 psql -Xqd "$server" -c 'VACUUM ANALYZE' -c 'CHECKPOINT'
 
+# The server asks nobody for a password, and so nobody is asked who looks into the proxy.
+export HELIOSPROXY_AUTH_MODE=trust HELIOSPROXY_ADMIN_USERS=postgres
 proxy_start "$DIR/proxy.log" demo
 proxy="host=127.0.0.1 port=$PROXY_PORT user=postgres dbname=demo"
 hits() { http_get "$PROXY_HTTP" /metrics | awk '/^heliosdb_cache_accesses_total[{].*result="hit"/ { n += $2 } END { print n + 0 }'; }
@@ -109,7 +111,13 @@ if [ -z "$once" ]; then
 
 Try it by hand (\\timing on shows the latency):
     psql -h 127.0.0.1 -p $PROXY_PORT -U postgres demo
-PostgreSQL itself is on port $CLUSTER_PORT, metrics are at http://127.0.0.1:$PROXY_HTTP/metrics
+PostgreSQL itself is on port $CLUSTER_PORT.
+
+What the proxy does: http://127.0.0.1:$PROXY_HTTP/ in a browser, or as tables (SHOW HELP lists them):
+    psql -h 127.0.0.1 -p $PROXY_PORT -U postgres helios -c 'SHOW CACHE TOP'
+Why a statement is not cached:
+    psql -h 127.0.0.1 -p $PROXY_PORT -U postgres helios -c "CACHE EXPLAIN 'SELECT now(), count(*) FROM pgbench_accounts' IN demo"
+
 Ctrl-C ends the demo and removes everything.
 HAND
   wait "$PROXY_PID"

@@ -8,7 +8,7 @@ use crate::telemetry::metrics::Path;
 pub(super) const COMMAND: Command = Command {
     words: "SHOW STATS",
     follows: "",
-    help: "Statements, hits, and quantiles of the answers' times in milliseconds, since the start",
+    help: "Statements, hits, quantiles of the answers' times in milliseconds since the start; connections to the server now",
     changes: false,
     columns: &[
         int("uptime_secs"),
@@ -24,6 +24,10 @@ pub(super) const COMMAND: Command = Command {
         float("cache_p99_ms"),
         float("upstream_p50_ms"),
         float("upstream_p99_ms"),
+        int("servers"),
+        int("servers_idle"),
+        int("max_servers"),
+        int("waiting_clients"),
     ],
     run: |desk, arguments| {
         Box::pin(async move {
@@ -34,7 +38,7 @@ pub(super) const COMMAND: Command = Command {
 };
 
 pub(super) fn rows(desk: &Desk) -> Vec<Row> {
-    let metrics = &desk.shared.metrics;
+    let (metrics, pool) = (&desk.shared.metrics, &desk.shared.pool);
     let seen = metrics.snapshot();
     let class = |class: &str| seen.count(&format!("heliosdb_queries_total{{class=\"{class}\"}}"));
     let access = |result: &str| seen.count(&format!("heliosdb_cache_accesses_total{{result=\"{result}\"}}"));
@@ -53,6 +57,10 @@ pub(super) fn rows(desk: &Desk) -> Vec<Row> {
         quantile(Path::Cache, 0.99),
         quantile(Path::Upstream, 0.5),
         quantile(Path::Upstream, 0.99),
+        pool.limit().saturating_sub(pool.free()).into(),
+        (seen.get("heliosdb_connections{side=\"upstream\",state=\"idle\"}") as u64).into(),
+        pool.limit().into(),
+        pool.waiting().into(),
     ]]
 }
 

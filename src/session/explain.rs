@@ -20,7 +20,9 @@ use crate::cache::rules::Subject;
 use crate::cache::verdict::Bypass;
 use crate::catalog::analysis::Analysis;
 use crate::catalog::{Baseline, Database};
-use crate::statement::Statement;
+use crate::statement::{Part, Statement};
+use crate::telemetry::metrics::Operation;
+use crate::telemetry::trace::TracedOperation;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::login::{Connection, UpstreamSecret, login};
 use crate::upstream::open;
@@ -49,7 +51,24 @@ pub async fn explain(shared: &Arc<Shared>, database: &str, text: &[u8]) -> Resul
     let [part] = statement.parts.as_slice() else {
         return Ok(Explanation { statement, verdict: refused(Bypass::NotRead) });
     };
-    let request = ReadRequest { statement: &statement, text, types: &[], bind: None, described: true, stands: true };
+    let _timer = shared.metrics.time(Operation::Explain);
+    let mut operation = TracedOperation::new("explain");
+    let explained = explain_part(shared, database, text, &statement, part).await;
+    if let Err(error) = &explained {
+        operation.failed(&error.message);
+    }
+    Ok(Explanation { verdict: explained?, statement: statement.clone() })
+}
+
+async fn explain_part(
+    shared: &Arc<Shared>,
+    database: &str,
+    text: &[u8],
+    statement: &Arc<Statement>,
+    part: &Part,
+) -> Result<Verdict, ErrorResponse> {
+    let refused = |bypass| Verdict { outcome: Err(bypass), analysis: None };
+    let request = ReadRequest { statement, text, types: &[], bind: None, described: true, stands: true };
     let mut asker = Asker::connect(shared, database).await?;
     let baseline = asker.baseline().await?;
     // Whatever it is: that it cannot be parsed is the best answer.
@@ -66,14 +85,14 @@ pub async fn explain(shared: &Arc<Shared>, database: &str, text: &[u8]) -> Resul
         depends_on_time(&request, part).then_some(Bypass::Context)
     };
     let Some(model) = visit.database().latest_model() else {
-        return Ok(Explanation { verdict: refused(by_text.unwrap_or(Bypass::Catalog)), statement });
+        return Ok(refused(by_text.unwrap_or(Bypass::Catalog)));
     };
     let analysis = Arc::new(Analysis::conclude(visit.database(), &model, part, &found));
     let outcome = match by_text {
         Some(bypass) => Err(bypass),
         None => asker.terms(shared, visit.database(), &request, &analysis, baseline),
     };
-    Ok(Explanation { verdict: Verdict { outcome, analysis: Some(analysis) }, statement })
+    Ok(Verdict { outcome, analysis: Some(analysis) })
 }
 
 /// A connection of the proxy's own account.

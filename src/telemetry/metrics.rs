@@ -13,6 +13,7 @@ use super::collector::{Labels, MetricsCollector};
 use super::histogram::DurationHistogram;
 use super::process::Process;
 use super::snapshot::Snapshot;
+use super::timer::Timer;
 use crate::guard::State as BreakerState;
 use names::Name;
 
@@ -134,6 +135,11 @@ impl Metrics {
     /// Sessions that were tied to a shared connection.
     pub fn pins(&self, reason: Pin) -> &Counter {
         &self.pins[reason as usize]
+    }
+
+    /// Counts the time until it is dropped.
+    pub fn time(&self, operation: Operation) -> Timer {
+        Timer::start(self.operation_duration[operation as usize].clone())
     }
 
     /// Attempts to connect beyond the first.

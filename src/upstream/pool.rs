@@ -339,6 +339,11 @@ impl Pool {
         state.limits.connections.saturating_sub(state.permits)
     }
 
+    /// Clients that wait for one.
+    pub fn waiting(&self) -> usize {
+        self.0.waiting.load(Ordering::Relaxed)
+    }
+
     /// Connections that there may be.
     pub fn limit(&self) -> usize {
         self.0.state().limits.connections

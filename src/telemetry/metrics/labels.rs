@@ -116,6 +116,8 @@ label! {
         /// A shared connection changes hands.
         Handover = "handover",
         CatalogRefresh = "catalog_refresh",
+        /// Somebody asks about a statement that no session has sent.
+        Explain = "explain",
     }
 }
 
