@@ -7,6 +7,7 @@
 //! monitoring  telemetry, for programs that use this crate as a library
 //! admin       the admin database: SHOW, FLUSH CACHE, SET and the like
 //! session     one client's life: start-up, authentication, the query cycle, state tracking
+//! parallel    large scans over several connections in one snapshot: chunks, workers, order
 //! cache       key, entry, store and eviction, versions (validity), single flight
 //! catalog     what the upstream told us: relations, functions, dangerous names; refreshed on DDL
 //! statement   what a SQL text is: class, names, normal form; memoised
@@ -23,6 +24,7 @@ pub mod catalog;
 pub mod config;
 pub mod guard;
 pub mod monitoring;
+pub mod parallel;
 pub mod server;
 pub mod session;
 pub mod statement;

@@ -177,6 +177,12 @@ impl Recording {
         }
     }
 
+    /// Whole rows, or parts of them that follow each other.
+    pub fn rows(&mut self, bytes: &[u8]) {
+        self.frame(backend::DATA_ROW, bytes.len());
+        self.extend(bytes);
+    }
+
     pub fn spoil(&mut self) {
         self.state = State::Spoilt;
         self.frames = Vec::new();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::database::Database;
 use super::model::Model;
 use super::plan::{ReadPlan, WritePlan};
+use super::scan::ScanMemo;
 use crate::cache::verdict::{Bypass, RelationName};
 use crate::cache::versions::TableOid;
 use crate::statement::{Class, Part};
@@ -33,6 +34,9 @@ pub struct Analysis {
     pub disturbs_session: bool,
     /// It may leave something in its session that its text does not tell.
     pub may_keep: bool,
+    /// The one ordinary table that it names, if there is nothing else that it locks.
+    pub table: Option<TableOid>,
+    pub scan: ScanMemo,
 }
 
 /// What the upstream has said about a statement.
@@ -82,7 +86,9 @@ impl Analysis {
             Err(_) => model.names(found.locks.iter().map(|lock| lock.oid)),
         };
         let read = read.map(|tables| ReadPlan::new(database, model, part, found, &tables));
-        Self { read, relations, writes, disturbs_session: opaque, may_keep: opaque || model.may_keep(part) }
+        let table = model.sole_table(&found.locks);
+        let (scan, may_keep) = (ScanMemo::default(), opaque || model.may_keep(part));
+        Self { read, relations, writes, disturbs_session: opaque, may_keep, table, scan }
     }
 
     /// Nothing can be said: it may write everything and do anything to its session.
@@ -93,6 +99,8 @@ impl Analysis {
             writes: WritePlan::everything(),
             disturbs_session: true,
             may_keep: true,
+            table: None,
+            scan: ScanMemo::default(),
         }
     }
 }

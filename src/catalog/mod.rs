@@ -13,6 +13,7 @@ pub mod fingerprint;
 mod load;
 pub mod model;
 pub mod plan;
+pub mod scan;
 pub mod value;
 pub mod watch;
 

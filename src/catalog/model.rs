@@ -259,6 +259,13 @@ impl Model {
             && !self.inheriting.contains(&oid)
     }
 
+    /// The table, if these are locks on one ordinary table without children, and on nothing else.
+    pub(super) fn sole_table(&self, locks: &[RelationLock]) -> Option<TableOid> {
+        let [RelationLock { oid, writes: false, temporary: false }] = locks else { return None };
+        let ordinary = self.relations.get(oid).is_some_and(|relation| relation.ordinary);
+        (ordinary && !self.children.contains_key(oid)).then_some(*oid)
+    }
+
     fn names_operator(&self, operators: &HashSet<Name>, part: &Part) -> bool {
         !operators.is_empty()
             && (part.facts.operators.iter().any(|operator| operators.contains(operator))

@@ -19,6 +19,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use crate::guard::{CircuitBreakerConfig, RetryConfig};
+pub use crate::parallel::ParallelConfig;
 
 /// The whole configuration. Every field has a default, so an empty file is a valid one.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -34,6 +35,7 @@ pub struct Config {
     pub admin: Admin,
     pub cache: Cache,
     pub catalog: Catalog,
+    pub parallel: ParallelConfig,
     pub log: Log,
 }
 

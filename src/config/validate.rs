@@ -9,8 +9,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::{
-    Admin, Auth, AuthMode, Cache, CacheRule, Catalog, CircuitBreakerConfig, ClientTls, Config, Log, Pool, RetryConfig,
-    Server, TlsMode, Upstream,
+    Admin, Auth, AuthMode, Cache, CacheRule, Catalog, CircuitBreakerConfig, ClientTls, Config, Log, ParallelConfig,
+    Pool, RetryConfig, Server, TlsMode, Upstream,
 };
 
 /// A longer wait than this is a slip of the pen.
@@ -47,6 +47,7 @@ pub(super) fn violations(config: &Config) -> Vec<Violation> {
     rules.admin(&config.admin, &config.auth);
     rules.cache(&config.cache);
     rules.catalog(&config.catalog);
+    rules.parallel(&config.parallel);
     rules.log(&config.log);
     rules.broken
 }
@@ -259,6 +260,30 @@ impl Rules {
         self.range(&["catalog.refresh_secs"], catalog.refresh_secs, 1..=YEAR_SECS);
         // To PostgreSQL, a lock_timeout of 0 is none at all.
         self.range(&["catalog.lock_timeout_ms"], catalog.lock_timeout_ms, 1..=60_000);
+    }
+
+    fn parallel(&mut self, parallel: &ParallelConfig) {
+        self.range(&["parallel.max_parallelism"], parallel.max_parallelism, 0..=1024);
+        self.range(&["parallel.min_rows_for_parallel"], parallel.min_rows_for_parallel, 0..=1 << 48);
+        if !(0.0..=1e15).contains(&parallel.cost_threshold) {
+            self.broken(&["parallel.cost_threshold"], "must be from 0 to 1e15");
+        }
+        self.range(&["parallel.min_table_mb"], parallel.min_table_mb, 0..=1 << 30);
+        self.range(&["parallel.min_chunk_pages"], parallel.min_chunk_pages, 1..=1 << 30);
+        self.range(&["parallel.max_chunk_pages"], parallel.max_chunk_pages, 1..=1 << 30);
+        if parallel.min_chunk_pages > parallel.max_chunk_pages {
+            let keys = &["parallel.min_chunk_pages", "parallel.max_chunk_pages"];
+            self.broken(keys, "parallel.min_chunk_pages must not be greater than parallel.max_chunk_pages");
+        }
+        self.range(&["parallel.max_connections"], parallel.max_connections, 1..=1_000_000);
+        self.range(&["parallel.idle_timeout_secs"], parallel.idle_timeout_secs, 1..=YEAR_SECS);
+        self.range(&["parallel.query_memory_mb"], parallel.query_memory_mb, 1..=1 << 20);
+        self.range(&["parallel.max_memory_mb"], parallel.max_memory_mb, 1..=1 << 20);
+        if parallel.query_memory_mb > parallel.max_memory_mb {
+            let keys = &["parallel.query_memory_mb", "parallel.max_memory_mb"];
+            self.broken(keys, "parallel.query_memory_mb must not be greater than parallel.max_memory_mb");
+        }
+        self.range(&["parallel.stall_timeout_secs"], parallel.stall_timeout_secs, 1..=YEAR_SECS);
     }
 
     fn log(&mut self, log: &Log) {

@@ -19,6 +19,7 @@ use crate::cache::store::Store;
 use crate::catalog::Databases;
 use crate::config::Config;
 use crate::guard::CircuitBreaker;
+use crate::parallel::ParallelQueryExecutor;
 use crate::session::auth::UserSource;
 use crate::session::{self, ControlPlane, Gate, Seats, Shared, VisitorSeats, limits};
 use crate::statement::Statements;
@@ -60,6 +61,8 @@ impl Proxy {
             server.health.register("catalog"),
             server.metrics.clone(),
         );
+        let parallel =
+            ParallelQueryExecutor::new(&config.parallel, target.clone(), lookout.clone(), server.metrics.clone());
         let shared = Arc::new(Shared {
             metrics: server.metrics.clone(),
             statements: Statements::new(),
@@ -76,6 +79,7 @@ impl Proxy {
             visitors: VisitorSeats::default(),
             gate: Gate::default(),
             pool: Pool::new(&config.pool),
+            parallel,
             tls: ClientTlsAcceptor::new(&config.tls)?,
             users: UserSource::new(&config.auth.user_file)?,
             control: Arc::new(control),
@@ -174,7 +178,9 @@ async fn measure(shared: Arc<Shared>, health: Arc<Health>) {
         shared.metrics.cache_bytes.set(shared.store.bytes() as f64);
         shared.metrics.cache_entries.set(shared.store.entries() as f64);
         shared.pool.sweep();
-        shared.metrics.connections(Side::Upstream, State::Idle).set(shared.pool.idle_connections() as f64);
+        shared.parallel.sweep();
+        let idle = shared.pool.idle_connections() + shared.parallel.idle_connections();
+        shared.metrics.connections(Side::Upstream, State::Idle).set(idle as f64);
         for (component, seen) in components.iter().zip(checker.check().components) {
             component.set(seen.status, seen.text);
         }

@@ -22,6 +22,9 @@ const NEEDS_RESTART: &[&str] = &[
     "cache.trust_immutable_functions",
     "cache.version_stripes",
     "log.format",
+    "parallel.idle_timeout_secs",
+    "parallel.max_connections",
+    "parallel.max_memory_mb",
     "server.http",
     "server.listen",
     "server.unix_socket_dir",
@@ -97,6 +100,9 @@ mod tests {
         other.cache.max_memory_mb = 7;
         other.cache.trust_immutable_functions = true;
         other.log.format = LogFormat::Json;
+        other.parallel.idle_timeout_secs = 7;
+        other.parallel.max_connections = 7;
+        other.parallel.max_memory_mb = 7;
         other.server.http = "x".into();
         other.server.listen = vec!["x".into()];
         other.server.unix_socket_dir = "x".into();

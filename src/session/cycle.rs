@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::Session;
+use super::split::Split;
 use crate::wire::error::{ErrorResponse, sqlstate};
 use crate::wire::stream::Stream;
 
@@ -36,12 +37,15 @@ pub struct Side {
     armed: bool,
 }
 
-/// A cached result on its way to the client, a buffer at a time.
-#[derive(Debug, Default)]
-pub struct Replay {
-    pub frames: Bytes,
-    /// What comes after it.
-    pub tail: Bytes,
+/// What the client is answered in the upstream's place, a buffer at a time.
+#[derive(Debug)]
+pub enum Replay {
+    /// A cached result, and what comes after it.
+    Recorded {
+        frames: Bytes,
+        tail: Bytes,
+    },
+    Split(Box<Split>),
 }
 
 /// Why a session ends.
@@ -127,6 +131,16 @@ impl Side {
     }
 }
 
+impl Replay {
+    /// More of it can be had, as far as is known.
+    fn is_ready(&self) -> bool {
+        match self {
+            Self::Recorded { .. } => true,
+            Self::Split(split) => split.is_ready(),
+        }
+    }
+}
+
 impl Session {
     /// Runs until the session ends.
     pub(super) async fn cycle(&mut self) -> End {
@@ -152,10 +166,11 @@ impl Session {
         self.read_client(cx)?;
         self.replies()?;
         self.requests(cx)?;
-        self.refill();
+        self.refill(cx)?;
         self.write_upstream(cx)?;
         let parted = self.part();
         self.write_client(cx)?;
+        self.watch_stall(cx)?;
         Ok(parted || self.can_go_on())
     }
 
@@ -170,10 +185,11 @@ impl Session {
             && !self.is_attaching()
             && self.cancelling.is_none()
             && !self.is_held_back()
+            && !self.splitting.is_starting()
             && !self.pipeline.at_own()
             && client_has_room
             && upstream_has_room;
-        let refill = self.replay.is_some() && self.client.output.is_empty();
+        let refill = self.client.output.is_empty() && self.replay.as_ref().is_some_and(Replay::is_ready);
         let read_upstream = self.backend.is_some() && self.upstream.is_unheard() && !self.upstream_is_held();
         let read_client = self.client.is_unheard() && !self.client_is_held();
         let ended = self.upstream.closed && self.client.output.is_empty() && self.replay.is_none();
@@ -197,7 +213,7 @@ impl Session {
         (self.control.is_shutting_down() && self.is_idle())
             || (self.control.wants_cancel()
                 && !self.pipeline.at_own()
-                && (self.pipeline.owes_client() || self.client.input.is_empty()))
+                && (self.pipeline.owes_client() || self.client.input.is_empty() || self.is_splitting()))
     }
 
     /// What other tasks have asked of this session.
@@ -219,6 +235,8 @@ impl Session {
             if self.pipeline.owes_client() {
                 let askers = self.control.take_cancels();
                 self.send_cancel(askers);
+            } else if self.cancel_split() {
+                // Its connections are told.
             } else if self.client.input.is_empty() {
                 // Nothing runs, and nothing is about to.
                 drop(self.control.take_cancels());
@@ -279,17 +297,24 @@ impl Session {
         }
     }
 
-    /// Moves the next piece of a cached result to the client's buffer when that is empty.
-    fn refill(&mut self) {
+    /// Moves the next piece of a cached result, or of a split read, to the client's buffer when that is empty.
+    fn refill(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         if !self.client.output.is_empty() {
-            return;
+            return Ok(());
         }
-        let Some(replay) = &mut self.replay else { return };
-        let piece = replay.frames.split_to(replay.frames.len().min(self.buffer_bytes));
-        self.client.output.extend_from_slice(&piece);
-        if replay.frames.is_empty() {
-            self.client.output.extend_from_slice(&replay.tail);
-            self.replay = None;
+        match self.replay.take() {
+            None => {}
+            Some(Replay::Split(split)) => self.refill_from_split(split, cx)?,
+            Some(Replay::Recorded { mut frames, tail }) => {
+                let piece = frames.split_to(frames.len().min(self.buffer_bytes));
+                self.client.output.extend_from_slice(&piece);
+                if frames.is_empty() {
+                    self.client.output.extend_from_slice(&tail);
+                } else {
+                    self.replay = Some(Replay::Recorded { frames, tail });
+                }
+            }
         }
+        Ok(())
     }
 }

@@ -107,6 +107,7 @@ impl Session {
             && !self.pipeline.owes_client()
             && self.open.is_none()
             && self.request_passing == 0
+            && !self.splitting.is_starting()
     }
 }
 

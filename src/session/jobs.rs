@@ -11,6 +11,7 @@ use super::Session;
 use super::handover;
 use super::lookup::{Basis, Fill, Tentative};
 use super::pipeline::{Origin, Request};
+use super::scan_probe::ScanProbe;
 use super::span::Span;
 use super::witness::{QUESTION, Trust, Witness};
 use crate::cache::key::KeyHasher;
@@ -26,7 +27,7 @@ use crate::wire::message::Target;
 use crate::wire::message::backend::{data_row, parameter_types};
 use crate::wire::message::encode::{self, EncodeError};
 
-const NAME: &[u8] = b"heliosproxy";
+pub(super) const NAME: &[u8] = b"heliosproxy";
 pub(super) const STATEMENT: &[u8] = b"heliosproxy_statement";
 
 pub(super) const BEGIN: &str = "BEGIN TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY";
@@ -52,6 +53,8 @@ pub enum Job {
     ReadSettings { fill: Option<Box<Fill>> },
     /// Ask which relations a statement locks.
     Analyse(Box<Analyse>),
+    /// Ask whether a read is worth splitting.
+    PlanScan(Box<ScanProbe>),
     /// Ask what the block has locked.
     Witness,
     /// See whether that can be asked.
@@ -79,6 +82,7 @@ impl Job {
         match self {
             Self::ReadSettings { .. } => Operation::Resync,
             Self::Analyse(_) => Operation::Analyse,
+            Self::PlanScan(_) => Operation::PlanScan,
             Self::Witness | Self::TryWitness => Operation::Witness,
             Self::Probe
             | Self::Adopt { .. }
@@ -179,6 +183,7 @@ impl Session {
                 analyse.context = self.context.digest().copied().unwrap_or_default();
                 self.send_analysis(&analyse).map(|()| Job::Analyse(analyse))
             }
+            Job::PlanScan(mut probe) => self.send_scan_probe(&mut probe).map(|()| Job::PlanScan(probe)),
             Job::Witness => self.send_witness().map(|()| Job::Witness),
             Job::TryWitness => self.send_rolled_back(&[BEGIN, &QUESTION]).map(|()| Job::TryWitness),
             Job::Probe => self.send_probe().map(|()| Job::Probe),
@@ -254,6 +259,7 @@ impl Session {
                 }
             }
             Job::Analyse(analyse) => self.finish_analysis(*analyse, &replies),
+            Job::PlanScan(probe) => self.finish_scan_probe(*probe, &replies),
             Job::Witness => self.witnessed = Witness::read(&replies),
             Job::TryWitness => self.tried_witness(&replies),
             Job::Probe => self.probed(&replies),
@@ -315,7 +321,7 @@ pub(super) fn findings(replies: &[u8]) -> Option<Findings> {
     Some(found)
 }
 
-fn lock(body: &[u8]) -> Option<RelationLock> {
+pub(super) fn lock(body: &[u8]) -> Option<RelationLock> {
     let row = data_row(body).ok()?;
     let [Some(oid), Some(mode), path] = row.as_slice() else { return None };
     let oid = TableOid(std::str::from_utf8(oid).ok()?.parse().ok()?);

@@ -124,6 +124,7 @@ impl Session {
             Exceeded::IdleInTransaction if self.block.status() != Status::Idle && self.rests() => {
                 end(sqlstate::IDLE_IN_TRANSACTION_TIMEOUT, "terminating connection due to idle-in-transaction timeout")
             }
+            Exceeded::Query if self.end_split(&query_timeout()) => Ok(()),
             Exceeded::Query if self.pipeline.owes_client() && !self.pipeline.at_own() && !self.overdue => {
                 self.overdue = true;
                 // Nothing is sent meanwhile that the cancel could hit.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::Session;
 use super::block::Status;
+use super::split::Split;
 use super::verdict::{Terms, Verdict};
 use crate::cache::entry::{Entry, Origin, Recording};
 use crate::cache::flight::{Lead, Turn, Waiting};
@@ -37,6 +38,10 @@ pub struct ReadRequest<'a> {
 /// What to do with a read.
 pub enum Plan {
     Serve(Arc<Entry>),
+    /// Several connections answer it: their first rows are there.
+    Split(Box<Split>),
+    /// Look at it again when what was asked, or begun, is there.
+    Pause,
     Wait(Waiting),
     Relay(Option<Box<Fill>>),
 }
@@ -103,24 +108,30 @@ fn key(context: &[u8; 32], statement: &Statement, types: &[u32], bind: Option<&B
 impl Session {
     /// Decides about a read. `may_wait` is false if it has waited for an identical one before.
     pub(super) fn plan(&mut self, request: &ReadRequest<'_>, may_wait: bool) -> Plan {
-        let considered = self.consider(request, may_wait);
-        let page = self.page(request.statement, request.text);
-        match considered {
+        if let Some(plan) = self.resume_split() {
+            return plan;
+        }
+        match self.consider(request, may_wait) {
             Ok(plan) => {
-                match (page, &plan) {
+                match (self.page(request.statement, request.text), &plan) {
                     (Some(page), Plan::Serve(entry)) => page.hit(entry.frames(request.described).len(), entry.cost()),
                     (Some(page), Plan::Relay(_)) => page.asked(),
                     _ => {}
                 }
-                plan
+                match plan {
+                    Plan::Relay(fill) => self.split_or_relay(request, None, fill),
+                    plan => plan,
+                }
             }
+            Err(bypass) if self.asks_about_split(request, Some(bypass)) => Plan::Pause,
             Err(bypass) => {
-                if let Some(page) = page {
+                if let Some(page) = self.page(request.statement, request.text) {
                     page.bypassed(bypass);
                 }
                 self.count_bypass(bypass);
                 // Worth recording if the reason is likely gone when the answer is here.
-                Plan::Relay(bypass.is_passing().then(|| self.tentative(request)).flatten().map(Box::new))
+                let fill = bypass.is_passing().then(|| self.tentative(request)).flatten().map(Box::new);
+                self.split_or_relay(request, Some(bypass), fill)
             }
         }
     }
@@ -137,6 +148,9 @@ impl Session {
             }
             Lookup::Hit(_) | Lookup::Absent => {}
             Lookup::Gone(reason) => self.count_eviction(reason, 1),
+        }
+        if self.asks_about_split(request, None) {
+            return Ok(Plan::Pause);
         }
         let bind = request.bind.as_ref().map(|(_, bind)| bind);
         let part = request.statement.parts.first().ok_or(Bypass::NotRead)?;

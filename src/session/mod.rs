@@ -27,9 +27,11 @@ mod prepared;
 mod relayed;
 mod replies;
 mod requests;
+mod scan_probe;
 mod sharing;
 mod slow;
 mod span;
+mod split;
 mod startup;
 mod traces;
 mod verdict;
@@ -69,6 +71,7 @@ use self::pipeline::{Pipeline, Route};
 use self::prepared::{Asked, PreparedStatements};
 use self::sharing::Sharing;
 use self::span::Span;
+use self::split::Splitting;
 use self::witness::{Trust, Witness};
 use crate::cache::flight::Flights;
 use crate::cache::ledger::{Bookmarks, Ledger};
@@ -78,6 +81,7 @@ use crate::cache::store::Store;
 use crate::cache::versions::WriteSet;
 use crate::catalog::{Databases, Visit};
 use crate::config::Config;
+use crate::parallel::{Account, ParallelQueryExecutor};
 use crate::statement::Statements;
 use crate::telemetry::metrics::{Metrics, Side as SideLabel, State};
 use crate::upstream::alias::Aliases;
@@ -108,6 +112,7 @@ pub struct Shared {
     pub visitors: VisitorSeats,
     pub gate: Gate,
     pub pool: Pool,
+    pub parallel: Arc<ParallelQueryExecutor>,
     pub target: Arc<Target>,
     /// What is seen of its state; guards the opening of connections to it.
     pub lookout: Arc<Lookout>,
@@ -180,6 +185,7 @@ struct SessionState {
     tracking: bool,
     caching: bool,
     limited: bool,
+    account: Option<Arc<Account>>,
 }
 
 /// One client that is logged in, and its upstream connection while it has one.
@@ -221,6 +227,7 @@ struct Session {
     /// Writes that were on their way when the bookkeeping was lost.
     lost: Writes,
     replay: Option<Replay>,
+    splitting: Splitting,
     /// An identical miss that is awaited.
     waiting: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     has_waited: bool,
@@ -304,6 +311,7 @@ impl Session {
             start_digest: state.start_digest,
             lost: Writes::default(),
             replay: None,
+            splitting: Splitting::new(state.account.filter(|_| state.caching)),
             waiting: None,
             has_waited: false,
             last_words: None,
@@ -365,6 +373,7 @@ impl Session {
         self.block.status() == Status::Idle
             && !self.pipeline.owes_client()
             && self.open.is_none()
+            && !self.is_splitting()
             && self.replay.is_none()
             && self.client.output.is_empty()
             && self.request_passing == 0

@@ -296,6 +296,9 @@ impl Session {
 
     /// What has become of the settings in a span that found the block in one status and left it in another.
     fn settle_settings(&mut self, span: &Span, before: Status, after: Status) {
+        if span.settings != Settings::Kept {
+            self.splitting.settings = None;
+        }
         match &span.settings {
             Settings::Kept => {}
             Settings::Unknown => self.context.forget(),

@@ -14,7 +14,7 @@ use super::lookup::{Plan, ReadRequest};
 use super::naming::{Named, put_renamed};
 use super::notes::Judged;
 use super::pipeline::Request;
-use super::prepared::{Asked, Portal, Prepared};
+use super::prepared::{Asked, Portal, Prepared, Standing};
 use super::span::Span;
 use crate::cache::entry::Entry;
 use crate::cache::flight::Waiting;
@@ -34,7 +34,7 @@ pub(super) type ClientRequest = Request<Option<Asked>, Box<Span>>;
 enum Taken {
     /// Nothing yet: so many bytes are needed.
     Needs(usize),
-    /// Nothing yet: an identical miss is awaited.
+    /// Nothing yet: an identical miss is awaited, or the first rows of a split read, or what was asked about it.
     Waits,
     /// So many bytes go upstream, as far as they are here.
     Relayed(usize),
@@ -70,10 +70,10 @@ impl Session {
         Ok(())
     }
 
-    /// Not while the upstream works for us, a cached result is on its way, somebody else's miss or a cancel is awaited, or a
-    /// buffer is full.
+    /// Not while the upstream works for us, a cached result is on its way, somebody else's miss, a cancel or the first rows of a split
+    /// read are awaited, or a buffer is full.
     fn accepts_requests(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        if self.is_held_back() || !self.poll_attaching(cx)? {
+        if self.is_held_back() || !self.poll_attaching(cx)? || self.splitting.poll_start(cx).is_pending() {
             return Ok(false);
         }
         if let Some(waiting) = &mut self.waiting {
@@ -211,13 +211,15 @@ impl Session {
                 self.wait_for(waiting);
                 Taken::Waits
             }
+            Plan::Pause => Taken::Waits,
             Plan::Serve(entry) => {
-                if let Some(parse) = batch.parse {
-                    self.client.output.extend_from_slice(&[backend::PARSE_COMPLETE, 0, 0, 0, 4]);
-                    self.prepared.answered(parse, standing);
-                }
-                self.client.output.extend_from_slice(&[backend::BIND_COMPLETE, 0, 0, 0, 4]);
+                self.answer_bind(batch.parse, standing);
                 self.serve(&entry, batch.described);
+                Taken::Served(batch.length)
+            }
+            Plan::Split(split) => {
+                self.answer_bind(batch.parse, standing);
+                self.replay_split(split, batch.described);
                 Taken::Served(batch.length)
             }
             Plan::Relay(_) if !self.attach() => Taken::Waits,
@@ -263,6 +265,15 @@ impl Session {
             }
         };
         Some(taken)
+    }
+
+    /// Answers Bind, and Parse if it was sent along, in the upstream's place.
+    fn answer_bind(&mut self, parse: Option<Arc<Prepared>>, standing: Option<Standing>) {
+        if let Some(parse) = parse {
+            self.client.output.extend_from_slice(&[backend::PARSE_COMPLETE, 0, 0, 0, 4]);
+            self.prepared.answered(parse, standing);
+        }
+        self.client.output.extend_from_slice(&[backend::BIND_COMPLETE, 0, 0, 0, 4]);
     }
 
     /// Passes whole messages on, with this name in place of the statement's.
@@ -388,8 +399,13 @@ impl Session {
                     self.wait_for(waiting);
                     return Taken::Waits;
                 }
+                Plan::Pause => return Taken::Waits,
                 Plan::Serve(entry) => {
                     self.serve(&entry, true);
+                    return Taken::Served(header.total);
+                }
+                Plan::Split(split) => {
+                    self.replay_split(split, true);
                     return Taken::Served(header.total);
                 }
                 Plan::Relay(relayed) => fill = relayed,
@@ -463,7 +479,8 @@ impl Session {
             self.client.output.extend_from_slice(frames);
             self.client.output.extend_from_slice(&ready);
         } else {
-            self.replay = Some(Replay { frames: entry.shared_frames(described), tail: Bytes::copy_from_slice(&ready) });
+            let (frames, tail) = (entry.shared_frames(described), Bytes::copy_from_slice(&ready));
+            self.replay = Some(Replay::Recorded { frames, tail });
         }
         let metrics = &self.shared.metrics;
         self.count_access(Access::Hit);

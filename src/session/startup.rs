@@ -22,6 +22,7 @@ use super::visitor::{self, Visitor, application_name};
 use super::{Ready, Session, SessionState, Shared, Upstream};
 use crate::catalog::{Visit, watch};
 use crate::config::{AuthMode, PoolMode};
+use crate::parallel::Account;
 use crate::telemetry::metrics::{Side as SideLabel, State};
 use crate::upstream::backend::{Backend, Reported};
 use crate::upstream::login::{Connection, LoginError, RelayError, UpstreamSecret, greet, login, relay};
@@ -137,8 +138,9 @@ async fn begin(shared: &Arc<Shared>, stream: Stream, seated: bool) -> Result<Beg
     // Before its authentication a client must know what it cannot have; in mode relay the upstream says so itself.
     let declined = if relayed { None } else { startup.decline_extensions() };
     let login = Login { shared, startup: &startup, wait };
-    let (stream, entry) = if relayed { login.relayed(stream).await? } else { login.own(stream, declined).await? };
-    Ok(Begun::Session(Box::new(welcome(shared, stream, &startup, entry).await)))
+    let (stream, entry, account) =
+        if relayed { login.relayed(stream).await? } else { login.own(stream, declined).await? };
+    Ok(Begun::Session(Box::new(welcome(shared, stream, &startup, entry, account).await)))
 }
 
 struct Login<'a> {
@@ -163,7 +165,8 @@ enum Entry {
     },
 }
 
-type LoggedIn = (Stream, Entry);
+/// With how to log in again as this user, if the proxy can.
+type LoggedIn = (Stream, Entry, Option<Arc<Account>>);
 
 impl Login<'_> {
     /// The upstream authenticates the client itself, on a connection of the client's own.
@@ -181,7 +184,9 @@ impl Login<'_> {
             Err(error) => return refuse(stream, &refusal(self.shared, error)).await,
         };
         match relay(&mut stream, upstream).await {
-            Ok(connection) => Ok((stream, Entry::Dedicated { connection: Box::new(connection), permit, key: None })),
+            Ok(connection) => {
+                Ok((stream, Entry::Dedicated { connection: Box::new(connection), permit, key: None }, None))
+            }
             Err(RelayError::ClientGone) => Err(Refusal::Silent),
             Err(RelayError::Refused(error)) => {
                 self.lost(&error);
@@ -224,11 +229,19 @@ impl Login<'_> {
             Err(AuthError::Refused(error)) => return Err(Refusal::Told(stream, error)),
         };
         let key = self.shared.pool.key(self.startup, &credentials.secret);
+        let account = Some(Arc::new(Account {
+            key,
+            protocol: self.startup.protocol,
+            parameters: self.startup.parameters.clone(),
+            secret: credentials.secret.clone(),
+        }));
         if config.pool.mode != PoolMode::Session && !self.startup.is_replication() {
-            return self.shared(stream, key, credentials.secret).await;
+            let (stream, entry) = self.shared(stream, key, credentials.secret).await?;
+            return Ok((stream, entry, account));
         }
         if let Some((connection, permit)) = self.shared.pool.take(&key) {
-            return Ok((stream, Entry::Dedicated { connection: Box::new(connection), permit, key: Some(key) }));
+            let connection = Box::new(connection);
+            return Ok((stream, Entry::Dedicated { connection, permit, key: Some(key) }, account));
         }
         let permit = match self.permit().await {
             Ok(permit) => permit,
@@ -240,7 +253,8 @@ impl Login<'_> {
         };
         match guarded(self.shared, connect).await {
             Ok(connection) => {
-                Ok((stream, Entry::Dedicated { connection: Box::new(connection), permit, key: Some(key) }))
+                let connection = Box::new(connection);
+                Ok((stream, Entry::Dedicated { connection, permit, key: Some(key) }, account))
             }
             Err(error) => refuse(stream, &refusal(self.shared, error)).await,
         }
@@ -248,7 +262,7 @@ impl Login<'_> {
 
     /// The client gets a connection when it needs one. Only the first of its kind waits for one: what it is told is what
     /// later ones are told.
-    async fn shared(&self, stream: Stream, key: PoolKey, secret: UpstreamSecret) -> Result<LoggedIn, Refusal> {
+    async fn shared(&self, stream: Stream, key: PoolKey, secret: UpstreamSecret) -> Result<(Stream, Entry), Refusal> {
         if let Some(recipe) = self.shared.pool.recipe(&key) {
             return Ok((stream, Entry::Shared { key, recipe, home: None, pid: None }));
         }
@@ -304,7 +318,13 @@ pub(super) fn enter(shared: &Shared, database: &str) -> Visit {
 }
 
 /// Enters the database and tells the client who its backend is.
-async fn welcome(shared: &Arc<Shared>, stream: Stream, startup: &StartupMessage, entry: Entry) -> Ready {
+async fn welcome(
+    shared: &Arc<Shared>,
+    stream: Stream,
+    startup: &StartupMessage,
+    entry: Entry,
+    account: Option<Arc<Account>>,
+) -> Ready {
     let database_name = String::from_utf8_lossy(startup.database()).into_owned();
     let tracking = shared.caching && !startup.is_physical_replication();
     // What statements may leave in a shared connection is told by the catalogue, too.
@@ -359,6 +379,7 @@ async fn welcome(shared: &Arc<Shared>, stream: Stream, startup: &StartupMessage,
         start_digest,
         tracking,
         caching: tracking && !startup.is_replication(),
+        account,
         limited: !startup.is_replication(),
     };
     let session = Session::new(shared.clone(), control, visit, stream, client, welcome.upstream, pid, state);

@@ -87,7 +87,8 @@ impl Session {
         if !self.caching {
             return Err(Bypass::Disabled);
         }
-        if request.statement.hint.nocache {
+        // One that is split has to be safe all the same, which is told below.
+        if request.statement.hint.nocache && !self.may_split(request) {
             return Err(Bypass::Hint);
         }
         if self.pipeline.owes_client() || self.open.is_some() {

@@ -1,4 +1,5 @@
-//! What a comment in front of a statement asks of the cache: `/* helios: ttl=60 */`, `/* helios: nocache */`.
+//! What a comment in front of a statement asks of the proxy: `/* helios: ttl=60 */`, `/* helios: nocache */`,
+//! `/* helios: parallel=4 */`, `/* helios: noparallel */`.
 //!
 //! A hint belongs to the text and not to its normal form: texts that differ in their hints alone share entries.
 
@@ -14,6 +15,8 @@ pub struct Hint {
     pub ttl: Option<Duration>,
     /// Neither answer from the cache nor record.
     pub nocache: bool,
+    /// Connections that may work on it at once; 1 for no split.
+    pub parallel: Option<u16>,
 }
 
 impl Hint {
@@ -37,14 +40,28 @@ impl Hint {
         match word {
             b"" => {}
             b"nocache" => self.nocache = true,
+            b"noparallel" => self.parallel = Some(1),
+            _ if word.starts_with(b"parallel=") => match number(&word[b"parallel=".len()..]) {
+                Some(degree) => self.parallel = Some(degree),
+                None => ignore(word),
+            },
             _ => match word.strip_prefix(b"ttl=").and_then(seconds) {
                 // Nothing is younger than that.
                 Some(0) => self.nocache = true,
                 Some(seconds) => self.ttl = Some(Duration::from_secs(seconds)),
-                None => tracing::debug!(word = %word.escape_ascii(), "unknown word in a hint, ignored"),
+                None => ignore(word),
             },
         }
     }
+}
+
+fn ignore(word: &[u8]) {
+    tracing::debug!(word = %word.escape_ascii(), "unknown word in a hint, ignored");
+}
+
+/// 1 or more.
+fn number(digits: &[u8]) -> Option<u16> {
+    std::str::from_utf8(digits).ok()?.parse().ok().filter(|&number| number > 0)
 }
 
 fn seconds(digits: &[u8]) -> Option<u64> {
@@ -82,6 +99,20 @@ mod tests {
             "/* helios: no-cache ttl=x ttl= ttl=-1 ttl=99999999999 ttl */ SELECT 1",
         ] {
             assert_eq!(hint(text), (None, false), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_hint_says_how_many_connections_may_work_on_it() {
+        let parallel = |text: &str| Statement::analyse(text.as_bytes()).hint.parallel;
+        assert_eq!(parallel("/* helios: parallel=4 */ SELECT 1"), Some(4));
+        assert_eq!(parallel("/* helios: nocache noparallel */ SELECT 1"), Some(1));
+        for text in [
+            "SELECT 1",
+            "/* helios: parallel=0 parallel= parallel=x parallel */ SELECT 1",
+            "SELECT /* helios: noparallel */ 1",
+        ] {
+            assert_eq!(parallel(text), None, "{text}");
         }
     }
 

@@ -16,6 +16,7 @@ pub mod literal;
 mod memo;
 mod normal;
 pub mod predicates;
+pub mod scan;
 mod set;
 mod split;
 
@@ -31,6 +32,7 @@ pub use keeps::Keeps;
 use lexer::{Lexer, Token};
 pub use memo::Statements;
 use predicates::Predicates;
+pub use scan::Scan;
 
 /// Everything that is derived from one text, which may hold several statements.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +41,7 @@ pub struct Statement {
     pub parts: Vec<Part>,
     /// SHA-256 of the normal form: equal for texts that mean the same.
     pub digest: [u8; 32],
-    /// What the comments in front of it ask of the cache.
+    /// What the comments in front of it ask of the proxy.
     pub hint: Hint,
     single_read: bool,
     plain_ascii: bool,
@@ -61,6 +63,8 @@ pub struct Part {
     pub predicates: Option<Box<Predicates>>,
     /// What its text says that it may leave in its session.
     pub keeps: Option<Box<Keeps>>,
+    /// How it is asked for ranges of its table's blocks, for reads of one table of which that can be told.
+    pub scan: Option<Box<Scan>>,
 }
 
 impl Statement {
@@ -114,6 +118,7 @@ impl Statement {
             copy_target: None,
             predicates: None,
             keeps: Some(Box::new(Keeps { state: true, hidden_settings: true, ..Keeps::default() })),
+            scan: None,
         };
         Self { parts: vec![part], digest, hint: Hint::default(), single_read: false, plain_ascii: is_plain_ascii(text) }
     }
@@ -132,7 +137,8 @@ impl Part {
         let concerns_rows = matches!(class, Class::Read | Class::Write);
         let predicates = concerns_rows.then(|| Predicates::of(tokens, &facts)).flatten().map(Box::new);
         let keeps = Keeps::of(&class, text.get(range.clone()).unwrap_or_default(), tokens);
-        Self { class, facts, range, shape: normal::shape(tokens), copy_target, predicates, keeps }
+        let scan = (class == Class::Read).then(|| Scan::of(tokens, &facts)).flatten().map(Box::new);
+        Self { class, facts, range, shape: normal::shape(tokens), copy_target, predicates, keeps, scan }
     }
 
     /// Whether `word`, as PostgreSQL folds it, is among its identifiers and key words.
@@ -151,6 +157,7 @@ impl Part {
             + self.copy_target.as_ref().map_or(0, Vec::len)
             + self.predicates.as_ref().map_or(0, |predicates| predicates.weight())
             + self.keeps.as_ref().map_or(0, |keeps| keeps.weight())
+            + self.scan.as_ref().map_or(0, |scan| scan.weight())
     }
 }
 

@@ -14,6 +14,7 @@ mod clauses;
 mod conjuncts;
 mod constant;
 
+pub(super) use clauses::only_table;
 pub use constant::Constant;
 
 use super::facts::Facts;

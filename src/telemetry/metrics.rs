@@ -17,7 +17,9 @@ use super::timer::Timer;
 use crate::guard::State as BreakerState;
 use names::Name;
 
-pub use labels::{Access, BYPASS_REASONS, Class, ErrorKind, Eviction, Operation, Path, Pin, Scope, Side, State};
+pub use labels::{
+    Access, BYPASS_REASONS, Class, ErrorKind, Eviction, Operation, Outcome, Path, Pin, Scope, Side, State, Unsplit,
+};
 
 /// The proxy's metrics. Clone-free: share it by `Arc`.
 pub struct Metrics {
@@ -37,6 +39,8 @@ pub struct Metrics {
     breaker_state: [Gauge; BreakerState::ALL.len()],
     /// Bytes that cached results may take.
     pub cache_limit_bytes: Gauge,
+    unsplit: [Counter; Unsplit::ALL.len()],
+    parallel_duration: [Arc<DurationHistogram>; Outcome::ALL.len()],
     /// Bytes held by cached results.
     pub cache_bytes: Gauge,
     /// Results in the cache.
@@ -88,6 +92,9 @@ impl Metrics {
                 gauge.set(f64::from(state == BreakerState::Closed));
                 gauge
             }),
+            unsplit: Unsplit::ALL.map(|reason| counter(names::PARALLEL_SKIPPED, &[("reason", reason.label())])),
+            parallel_duration: Outcome::ALL
+                .map(|outcome| histogram(names::PARALLEL_DURATION, &[("outcome", outcome.label())])),
             cache_limit_bytes: gauge(names::CACHE_LIMIT_BYTES, &[]),
             cache_bytes: gauge(names::CACHE_BYTES, &[]),
             cache_entries: gauge(names::CACHE_ENTRIES, &[]),
@@ -158,6 +165,14 @@ impl Metrics {
     /// All of them as they are now.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::of(&self.render())
+    }
+
+    pub fn unsplit(&self, reason: Unsplit) -> &Counter {
+        &self.unsplit[reason as usize]
+    }
+
+    pub fn parallel_duration(&self, outcome: Outcome) -> &DurationHistogram {
+        &self.parallel_duration[outcome as usize]
     }
 
     /// Everything in Prometheus's text format.

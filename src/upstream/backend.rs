@@ -179,7 +179,7 @@ fn register(stream: &mut Stream) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn is_quiet(stream: &Stream) -> bool {
+pub fn is_quiet(stream: &Stream) -> bool {
     let nothing = |result: io::Result<usize>| result.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
     // The sockets are non-blocking.
     let peek = |socket: socket2::SockRef<'_>| nothing(socket.peek(&mut [std::mem::MaybeUninit::uninit()]));

@@ -140,3 +140,12 @@ fn a_log_level_is_one_that_logs_something() {
         assert_eq!(broken_by(|config| config.log.level = bad.into()), ["log.level"], "{bad}");
     }
 }
+
+#[test]
+fn what_splits_scans_has_its_bounds() {
+    assert_eq!(broken_by(|config| config.parallel.max_connections = 0), ["parallel.max_connections"]);
+    assert_eq!(broken_by(|config| config.parallel.cost_threshold = f64::NAN), ["parallel.cost_threshold"]);
+    assert_eq!(broken_by(|config| config.parallel.min_chunk_pages = 8193), ["parallel.min_chunk_pages"]);
+    assert_eq!(broken_by(|config| config.parallel.query_memory_mb = 129), ["parallel.query_memory_mb"]);
+    assert_eq!(broken_by(|config| config.parallel.stall_timeout_secs = 0), ["parallel.stall_timeout_secs"]);
+}

@@ -271,6 +271,12 @@ fn table_references(from: &[Token<'_>]) -> Option<Vec<Item>> {
     Some(tables)
 }
 
+/// What the columns are qualified with if FROM is one table and nothing else, and has not renamed them.
+pub fn only_table(from: &[Token<'_>]) -> Option<String> {
+    let item = table_reference(from)?;
+    item.reference.qualifier.filter(|_| item.length == from.len())
+}
+
 /// `[ONLY] [schema.]name [*] [[AS] alias]` at the front. `None` if something else is there.
 fn table_reference(tokens: &[Token<'_>]) -> Option<Item> {
     let only = usize::from(tokens.first()?.is_word("only"));

@@ -56,6 +56,49 @@ label! {
     Path {
         Cache = "cache",
         Upstream = "upstream",
+        /// Several connections at once.
+        Parallel = "parallel",
+    }
+}
+
+label! {
+    /// Why a read was not split.
+    Unsplit {
+        /// Its text is of no form that is split.
+        Shape = "shape",
+        /// A hint says so.
+        Hint = "hint",
+        /// The proxy cannot log in as its user.
+        Login = "login",
+        /// In a transaction block, or behind requests that are not answered yet.
+        Transaction = "transaction",
+        /// A prepared statement that the server has not parsed or executed under these settings and this catalogue.
+        Prepared = "prepared",
+        /// The session's settings are not known, or cannot be given to another connection.
+        Settings = "settings",
+        /// The catalogue is being read again, or cannot be read.
+        Catalog = "catalog",
+        /// What it would answer may depend on who runs it and when.
+        Unsafe = "unsafe",
+        /// It reads something else than one ordinary table.
+        Relation = "relation",
+        /// The plan is not a plain scan, or the server splits it itself.
+        Plan = "plan",
+        /// The table has too few rows or bytes, or the plan costs too little.
+        Small = "small",
+        /// Too few connections, or too little memory, are free.
+        Busy = "busy",
+        /// It could not be begun; it ran unsplit.
+        Failed = "failed",
+    }
+}
+
+label! {
+    /// How a split read has ended.
+    Outcome {
+        Complete = "complete",
+        Failed = "failed",
+        Cancelled = "cancelled",
     }
 }
 
@@ -111,6 +154,8 @@ label! {
     Operation {
         Connect = "connect",
         Analyse = "analyse",
+        /// Asking the planner whether a scan is worth splitting.
+        PlanScan = "plan_scan",
         Resync = "resync",
         Witness = "witness",
         /// A shared connection changes hands.

@@ -33,4 +33,6 @@ pub const STREAMING_DURATION: Name =
     ("heliosdb_streaming_query_duration_seconds", "Seconds that streamed results took");
 pub const STREAMING_ROWS: Name = ("heliosdb_streaming_query_rows_total", "Rows of streamed results");
 pub const STREAMING_BATCHES: Name = ("heliosdb_streaming_query_batches_total", "Batches of streamed results");
-pub const PARALLEL_DURATION: Name = ("heliosdb_parallel_query_duration_seconds", "Seconds that parallel scans took");
+pub const PARALLEL_DURATION: Name =
+    ("heliosdb_parallel_query_duration_seconds", "Seconds that split statements took, by how they ended");
+pub const PARALLEL_SKIPPED: Name = ("heliosdb_parallel_skipped_total", "Reads that were not split, by the reason");

@@ -22,6 +22,7 @@ fn every_series_is_there_from_the_start_under_its_name() {
         r#"heliosdb_cache_invalidations_total{scope="everything"}"#,
         r#"heliosdb_retry_attempts_total{operation="connect",success="true"}"#,
         r#"heliosdb_circuit_breaker_state_changes_total{service="upstream",state="half_open"}"#,
+        r#"heliosdb_parallel_skipped_total{reason="small"}"#,
         "heliosdb_cache_bytes",
         "heliosdb_cache_entries",
         r#"heliosdb_operation_errors_total{operation="connect",kind="timeout"}"#,
@@ -36,8 +37,8 @@ fn every_metric_has_help_and_type() {
     let metrics = Metrics::new();
     let text = metrics.render();
     let count = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
-    assert_eq!(count("# TYPE heliosdb_"), 17, "{text}");
-    assert_eq!(count("# HELP heliosdb_"), 17, "{text}");
+    assert_eq!(count("# TYPE heliosdb_"), 19, "{text}");
+    assert_eq!(count("# HELP heliosdb_"), 19, "{text}");
 }
 
 #[test]

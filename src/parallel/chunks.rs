@@ -1,0 +1,168 @@
+//! A table cut into ranges of blocks, and who reads which.
+//!
+//! **Invariant.** The ranges are contiguous, the first begins at the first block and the last has no end: every row of the table
+//! is in exactly one of them, whatever its size is by now. Each is given out once.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+/// Ranges for each worker, so that they end at about the same time.
+const PER_WORKER: u64 = 12;
+
+/// Past the last block that a table can have (`MaxBlockNumber`, src/include/storage/block.h).
+const NO_BLOCK: u32 = u32::MAX;
+
+/// How large a table is, as it was found under the snapshot and the lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableSize {
+    /// Of its own file.
+    pub pages: u32,
+    /// With everything that belongs to it: TOAST above all.
+    pub all_pages: u64,
+}
+
+/// What limits the size of a range.
+#[derive(Debug, Clone, Copy)]
+pub struct ChunkLimits {
+    pub min_pages: u32,
+    pub max_pages: u32,
+    /// A range for each worker but one should fit into so many pages.
+    pub memory_pages: u64,
+}
+
+#[derive(Debug)]
+pub struct Chunks {
+    pages_each: u32,
+    count: usize,
+    dealer: Mutex<Dealer>,
+}
+
+#[derive(Debug)]
+enum Dealer {
+    /// Whoever asks gets the next one.
+    Stealing { next: usize },
+    /// Each worker has every so manieth, and has taken so many of them.
+    InTurn { taken: Vec<usize> },
+}
+
+impl Chunks {
+    /// For `workers` that take what comes next.
+    pub fn stealing(size: TableSize, limits: ChunkLimits, workers: usize) -> Self {
+        Self::new(size, limits, workers, Dealer::Stealing { next: 0 })
+    }
+
+    /// For exactly `workers`, each with its own share.
+    pub fn in_turn(size: TableSize, limits: ChunkLimits, workers: usize) -> Self {
+        Self::new(size, limits, workers, Dealer::InTurn { taken: vec![0; workers] })
+    }
+
+    fn new(size: TableSize, limits: ChunkLimits, workers: usize, dealer: Dealer) -> Self {
+        let workers = workers.max(1) as u64;
+        let all = size.all_pages.max(u64::from(size.pages)).max(1);
+        let even = (all / (workers * PER_WORKER)).clamp(limits.min_pages.into(), limits.max_pages.into());
+        let fitting = even.min(limits.memory_pages / (workers - 1).max(1)).max(1);
+        // In blocks of the table's own file.
+        let own = (fitting * u64::from(size.pages) / all).max(1);
+        let pages_each = u32::try_from(own).unwrap_or(NO_BLOCK);
+        let count = size.pages.div_ceil(pages_each).max(1) as usize;
+        Self { pages_each, count, dealer: Mutex::new(dealer) }
+    }
+
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The next range for this worker.
+    pub fn next(&self, worker: usize) -> Option<usize> {
+        let mut dealer = self.dealer.lock().unwrap_or_else(PoisonError::into_inner);
+        let chunk = match &mut *dealer {
+            Dealer::Stealing { next } => {
+                let chunk = *next;
+                *next = (chunk + 1).min(self.count);
+                chunk
+            }
+            Dealer::InTurn { taken } => {
+                let workers = taken.len();
+                let mine = taken.get_mut(worker)?;
+                let chunk = worker + *mine * workers;
+                *mine += usize::from(chunk < self.count);
+                chunk
+            }
+        };
+        (chunk < self.count).then_some(chunk)
+    }
+
+    /// Nothing is left to be given out.
+    pub fn is_dealt(&self) -> bool {
+        match &*self.dealer.lock().unwrap_or_else(PoisonError::into_inner) {
+            Dealer::Stealing { next } => *next >= self.count,
+            Dealer::InTurn { taken } => taken.iter().sum::<usize>() >= self.count,
+        }
+    }
+
+    /// From which block, and before which.
+    pub fn blocks(&self, chunk: usize) -> (u32, u32) {
+        let block = |chunk: usize| u32::try_from(chunk as u64 * u64::from(self.pages_each)).unwrap_or(NO_BLOCK);
+        (block(chunk), if chunk + 1 < self.count { block(chunk + 1) } else { NO_BLOCK })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: ChunkLimits = ChunkLimits { min_pages: 256, max_pages: 8192, memory_pages: 1 << 40 };
+
+    fn plain(pages: u32) -> TableSize {
+        TableSize { pages, all_pages: pages.into() }
+    }
+
+    #[test]
+    fn ranges_are_many_but_not_small() {
+        let each = |size, workers| Chunks::stealing(size, LIMITS, workers).pages_each;
+        assert_eq!(each(plain(98_304), 2), 4096);
+        assert_eq!(each(plain(1000), 2), 256);
+        assert_eq!(each(plain(u32::MAX - 1), 2), 8192);
+        let toasted = TableSize { pages: 1000, all_pages: 100_000 };
+        assert_eq!(each(toasted, 2), 41);
+        let tight = ChunkLimits { memory_pages: 1000, ..LIMITS };
+        assert_eq!(Chunks::stealing(plain(98_304), tight, 3).pages_each, 500);
+    }
+
+    proptest! {
+        #[test]
+        fn every_block_is_in_exactly_one_range_and_each_is_given_out_once(
+            pages in 0u32..=u32::MAX - 1,
+            toast in 0u64..1 << 40,
+            workers in 1usize..9,
+            stealing: bool,
+            order in prop::collection::vec(0usize..9, 0..40),
+        ) {
+            let size = TableSize { pages, all_pages: u64::from(pages) + toast };
+            // Few ranges, so that all can be looked at.
+            let limits = ChunkLimits { min_pages: (pages / 50).max(1), max_pages: u32::MAX, memory_pages: u64::MAX };
+            let toastless = TableSize { all_pages: pages.into(), ..size };
+            let size = if pages / 50 == 0 { toastless } else { size };
+            let chunks =
+                if stealing { Chunks::stealing(size, limits, workers) } else { Chunks::in_turn(size, limits, workers) };
+            prop_assume!(chunks.count() < 10_000);
+            let mut taken: Vec<usize> = order.iter().filter_map(|worker| chunks.next(worker % workers)).collect();
+            for worker in 0..workers {
+                taken.extend(std::iter::from_fn(|| chunks.next(worker)));
+            }
+            prop_assert!(chunks.is_dealt());
+            taken.sort_unstable();
+            prop_assert_eq!(taken, (0..chunks.count()).collect::<Vec<_>>());
+            let mut from = 0;
+            for chunk in 0..chunks.count() {
+                let (begin, end) = chunks.blocks(chunk);
+                prop_assert_eq!(begin, from);
+                prop_assert!(begin < end);
+                from = end;
+            }
+            prop_assert_eq!(from, NO_BLOCK);
+        }
+    }
+}

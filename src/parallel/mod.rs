@@ -1,0 +1,28 @@
+//! Large scans, answered by several upstream connections at once.
+//!
+//! **Invariant.** A split read answers what the session's own connection would answer at that moment: all connections read one
+//! snapshot, which is taken after the request came, as the client's own user and with the session's own settings; each row of
+//! the table is read by exactly one of them; and its rows are encoded by the server itself and passed on as they are. Whatever is
+//! not known to be so is not split.
+//!
+//! The session decides what is split (`session::split`); here is how. [`ParallelQueryExecutor`] runs a [`ScanQuery`], whose rows come out
+//! of [`Rows`] in the order of the table's blocks.
+
+mod chunks;
+mod config;
+mod executor;
+mod link;
+mod order;
+mod plan;
+mod pool;
+mod scan;
+mod settings;
+
+pub use config::ParallelConfig;
+pub use executor::{ParallelQueryExecutor, Rows};
+pub use link::{Answers, Link, LinkError, Request};
+pub use order::{Failure, Item};
+pub use plan::{PlannedScan, ScanThresholds};
+pub use pool::Account;
+pub use scan::{Parameters, ScanQuery, range_types, three};
+pub use settings::{IDENTITY, Replay, SETTINGS, SessionSettings};

@@ -1,0 +1,249 @@
+//! One statement that is split, and what each connection is asked for.
+//!
+//! **Invariant.** All connections work in one snapshot, on one table: the leader locks the table before its snapshot is taken and
+//! exports it, the followers import it and lock the table too. Each asks the server which relations its own statement has
+//! locked, and goes on only if that is this table and nothing else. A follower never waits for a lock that the leader holds
+//! while others wait for it: it gives up instead, and the others do its share.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::chunks::TableSize;
+use super::link::{Answers, Link, LinkError, Request, Stop};
+use super::order::Place;
+use super::pool::{Account, LinkKey};
+use super::settings::{IDENTITY, Replay, SETTINGS, SessionSettings};
+use crate::cache::verdict::RelationName;
+use crate::cache::versions::TableOid;
+use crate::wire::message::backend::data_row;
+use crate::wire::message::encode::{self, EncodeError};
+use crate::wire::message::{Bind, Target};
+
+const STATEMENT: &[u8] = b"heliosproxy_range";
+const PORTAL: &[u8] = b"";
+const TID_OID: u32 = 27;
+
+const BEGIN: &str = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/// The leader has nothing to do while others finish.
+const STAY: &str = "SET LOCAL idle_in_transaction_session_timeout = 0";
+/// How long a follower waits for a lock while it plans.
+const FOLLOWER_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = 50";
+
+const LOCKS: &str = "SELECT l.relation FROM pg_catalog.pg_locks l \
+     WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.locktype OPERATOR(pg_catalog.=) 'relation' \
+     AND l.relation OPERATOR(pg_catalog.<>) 'pg_catalog.pg_locks'::pg_catalog.regclass::pg_catalog.oid";
+
+/// A read of one table by ranges of its blocks.
+pub struct ScanQuery {
+    pub account: Arc<Account>,
+    pub settings: Arc<SessionSettings>,
+    pub replay: Arc<Replay>,
+    pub table: TableOid,
+    pub relation: Arc<RelationName>,
+    /// Its last two parameters are the range.
+    pub text: Vec<u8>,
+    /// As the client has declared them.
+    pub types: Vec<u32>,
+    pub parameters: Parameters,
+    /// Connections that may work on it.
+    pub degree: usize,
+}
+
+/// The client's parameters.
+#[derive(Debug, Default)]
+pub struct Parameters {
+    formats: Vec<i16>,
+    values: Vec<Option<Bytes>>,
+    results: Vec<i16>,
+}
+
+/// What the leader has found out.
+pub(super) struct Begun {
+    pub snapshot: String,
+    pub size: TableSize,
+    pub block_bytes: u64,
+    pub description: Bytes,
+}
+
+impl Parameters {
+    /// `body` is what `bind` was decoded from.
+    pub fn of(bind: &Bind<'_>) -> Self {
+        let values: Vec<_> = bind.parameters.iter().map(|value| value.map(Bytes::copy_from_slice)).collect();
+        Self {
+            formats: (0..values.len()).map(|index| bind.parameter(index).map_or(0, |(format, _)| format)).collect(),
+            results: bind.result_formats.iter().collect(),
+            values,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// Binds a statement that has these parameters.
+    pub fn bind(&self, request: &mut Request, statement: &[u8]) -> Result<(), EncodeError> {
+        let values: Vec<_> = self.values.iter().map(|value| value.as_deref()).collect();
+        encode::bind(&mut request.0, PORTAL, statement, &self.formats, values.into_iter(), &[])
+    }
+
+    /// Binds a statement that has these parameters and two more, which are tids.
+    pub fn bind_range(
+        &self,
+        request: &mut Request,
+        statement: &[u8],
+        (from, to): (u32, u32),
+        results: &[i16],
+    ) -> Result<(), EncodeError> {
+        let range = [from, to].map(|block| format!("({block},0)"));
+        let values: Vec<_> = self.values.iter().map(|value| value.as_deref()).collect();
+        let values = values.into_iter().chain(range.iter().map(|tid| Some(tid.as_bytes()))).collect::<Vec<_>>();
+        let formats: Vec<i16> = self.formats.iter().copied().chain([0, 0]).collect();
+        encode::bind(&mut request.0, PORTAL, statement, &formats, values.into_iter(), results)
+    }
+}
+
+/// The types of such a statement's parameters, if the client has declared `types` for the first `count`.
+pub fn range_types(types: &[u32], count: usize) -> Vec<u32> {
+    let open = count.saturating_sub(types.len());
+    types.iter().copied().chain(std::iter::repeat_n(0, open)).chain([TID_OID, TID_OID]).collect()
+}
+
+impl ScanQuery {
+    pub(super) fn key(&self) -> LinkKey {
+        LinkKey { account: self.account.key, settings: self.settings.digest() }
+    }
+
+    /// Gives a new link the session's settings. False if it does not end up with the same.
+    pub(super) async fn dress(&self, link: &mut Link, stop: &mut Stop) -> Result<bool, LinkError> {
+        let mut request = Request::default();
+        self.replay.request(&mut request)?;
+        let replayed = link.ask(request, stop).await?.commands.len();
+        let mut request = Request::default();
+        request.run(IDENTITY)?;
+        request.run(SETTINGS)?;
+        let answers = link.ask(request, stop).await?;
+        let settings = answers.row(0).and_then(|identity| {
+            let rows = answers.commands.get(1)?.iter().map(|row| three(row));
+            SessionSettings::read(&identity, rows)
+        });
+        tracing::debug!(replayed, "a connection has been given its session's settings");
+        Ok(settings.is_some_and(|(settings, _)| settings == *self.settings))
+    }
+
+    /// Locks the table, takes and exports the snapshot, and prepares the statement.
+    pub(super) async fn lead(&self, link: &mut Link, stop: &mut Stop) -> Result<Begun, LinkError> {
+        let mut request = Request::default();
+        let oid = self.table.0;
+        request.run(BEGIN)?;
+        request.run(STAY)?;
+        // Before anything that takes the snapshot: what TRUNCATE or a rewrite has thrown away would be missing in an older one.
+        request.run(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", self.quoted()))?;
+        request.run(&format!(
+            "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_relation_size({oid}::pg_catalog.oid::pg_catalog.regclass), \
+             pg_catalog.pg_table_size({oid}::pg_catalog.oid::pg_catalog.regclass), pg_catalog.current_setting('block_size')"
+        ))?;
+        self.prepare(&mut request)?;
+        let answers = link.ask(request, stop).await?;
+        let [.., sizes, locks, _] = answers.commands.as_slice() else {
+            return Err(LinkError::Protocol("too few answers"));
+        };
+        self.check_locks(locks)?;
+        let begun = sizes.first().and_then(|row| begun(row, &answers));
+        begun.ok_or(LinkError::Protocol("no snapshot or no size"))
+    }
+
+    /// Imports the snapshot, locks the table and prepares the statement.
+    pub(super) async fn follow(&self, link: &mut Link, begun: &Begun, stop: &mut Stop) -> Result<(), LinkError> {
+        let mut request = Request::default();
+        request.run(BEGIN)?;
+        request.run(&format!("SET TRANSACTION SNAPSHOT '{}'", begun.snapshot))?;
+        request.run(STAY)?;
+        request.run(FOLLOWER_LOCK_TIMEOUT)?;
+        request.run(&format!("LOCK TABLE {} IN ACCESS SHARE MODE NOWAIT", self.quoted()))?;
+        self.prepare(&mut request)?;
+        // It holds the locks of its plan now.
+        request.run(&format!("SET LOCAL lock_timeout = {}", self.settings.milliseconds("lock_timeout")))?;
+        let answers = link.ask(request, stop).await?;
+        let [.., locks, _, _] = answers.commands.as_slice() else {
+            return Err(LinkError::Protocol("too few answers"));
+        };
+        self.check_locks(locks)
+    }
+
+    /// Reads one range of blocks.
+    pub(super) async fn read(
+        &self,
+        link: &mut Link,
+        blocks: (u32, u32),
+        stop: &mut Stop,
+        place: Place<'_>,
+    ) -> Result<u64, LinkError> {
+        let mut request = Request::default();
+        self.parameters.bind_range(&mut request, STATEMENT, blocks, &self.parameters.results)?;
+        encode::execute(&mut request.0, PORTAL, 0)?;
+        link.rows(request, stop, place).await
+    }
+
+    /// Ends the transaction and leaves nothing behind.
+    pub(super) async fn end(link: &mut Link) -> Result<(), LinkError> {
+        // The sender is kept: nobody stops this.
+        let (_sender, mut never) = tokio::sync::watch::channel(false);
+        let mut request = Request::default();
+        request.run("ROLLBACK")?;
+        encode::close(&mut request.0, Target::Statement, STATEMENT)?;
+        link.ask(request, &mut never).await.map(drop)
+    }
+
+    /// Prepares the statement, asks what it has locked, and runs it for no blocks at all, so that its plan has its locks too.
+    fn prepare(&self, request: &mut Request) -> Result<(), EncodeError> {
+        let types = range_types(&self.types, self.parameters.len());
+        encode::parse(&mut request.0, STATEMENT, &self.text, &types)?;
+        request.run(LOCKS)?;
+        self.parameters.bind_range(request, STATEMENT, (0, 0), &self.parameters.results)?;
+        encode::describe(&mut request.0, Target::Portal, PORTAL)?;
+        encode::execute(&mut request.0, PORTAL, 0)
+    }
+
+    fn check_locks(&self, locks: &[Bytes]) -> Result<(), LinkError> {
+        let oid = self.table.0.to_string();
+        let is_it = |row: &Bytes| data_row(row).is_ok_and(|row| row == [Some(oid.as_bytes())]);
+        if locks.is_empty() || !locks.iter().all(is_it) {
+            return Err(LinkError::Protocol("the statement's name means another table by now"));
+        }
+        Ok(())
+    }
+
+    fn quoted(&self) -> String {
+        let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+        format!("{}.{}", quote(&self.relation.schema), quote(&self.relation.name))
+    }
+}
+
+fn begun(row: &[u8], answers: &Answers) -> Option<Begun> {
+    let row = data_row(row).ok()?;
+    let [snapshot, own, all, block] = row.as_slice() else { return None };
+    let number = |value: &Option<&[u8]>| std::str::from_utf8((*value)?).ok()?.parse::<u64>().ok();
+    let block_bytes = number(block).filter(|bytes| *bytes > 0)?;
+    let snapshot = std::str::from_utf8((*snapshot)?).ok()?;
+    // It goes between quotes.
+    if !snapshot.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        return None;
+    }
+    let size = TableSize {
+        pages: u32::try_from(number(own)?.div_ceil(block_bytes)).ok()?,
+        all_pages: number(all)?.div_ceil(block_bytes),
+    };
+    Some(Begun { snapshot: snapshot.to_owned(), size, block_bytes, description: answers.descriptions.last()?.clone() })
+}
+
+/// The values of a row of three.
+pub fn three(row: &[u8]) -> Option<[&[u8]; 3]> {
+    let values = data_row(row).ok()?;
+    let [Some(one), Some(two), Some(three)] = values.as_slice() else { return None };
+    Some([*one, *two, *three])
+}

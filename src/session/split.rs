@@ -1,0 +1,409 @@
+//! Which reads are split over several connections, and how their rows take the place of the upstream's.
+//!
+//! **Invariant.** The request stays where it is until the first rows are there, or it is known that there are none: whatever goes
+//! wrong before is unknown to the client, and the request is relayed as it stands. From then on the client gets whole rows, and in
+//! the end either a CommandComplete with their number or an error.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, BytesMut};
+use tokio::time::{Sleep, sleep};
+
+use super::Session;
+use super::block::Status;
+use super::cycle::{End, Replay};
+use super::jobs::Job;
+use super::lookup::{Basis, Fill, Plan, ReadRequest};
+use super::scan_probe::ScanProbe;
+use crate::cache::ledger::Page;
+use crate::cache::verdict::Bypass;
+use crate::catalog::Classified;
+use crate::catalog::analysis::Analysis;
+use crate::catalog::scan::ScanVerdict;
+use crate::parallel::{self, Account, Failure, Item, Parameters, Rows, ScanQuery, SessionSettings};
+use crate::telemetry::metrics::{Class as QueryClass, Outcome, Path, Unsplit};
+use crate::wire::error::{ErrorResponse, field, sqlstate};
+use crate::wire::frame::{HEADER_BYTES, backend};
+
+/// Questions that one request may be held up by: for the settings, for the plan, and once more if something came in between.
+const QUESTIONS: u8 = 3;
+/// How long a statement that could not be split is not tried again.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// What a session knows and does about splitting.
+#[derive(Default)]
+pub struct Splitting {
+    /// How to log in as its user; `None` if the proxy cannot.
+    pub account: Option<Arc<Account>>,
+    /// Its settings and how to repeat them, as read since they changed last.
+    pub settings: Option<(Arc<SessionSettings>, Arc<parallel::Replay>)>,
+    /// Questions that the present request has been held up by.
+    questions: u8,
+    /// Begun for the request at the front of the input, which waits for its first rows.
+    starting: Option<Box<Split>>,
+}
+
+/// A read that several connections answer.
+pub struct Split {
+    rows: Rows,
+    fill: Option<Box<Fill>>,
+    /// It has failed before the first row.
+    failure: Option<Failure>,
+    /// Nothing can be taken at the moment; who has something wakes the session.
+    pending: bool,
+    stall: Option<Stall>,
+    started: Instant,
+    analysis: Arc<Analysis>,
+    page: Option<Arc<Page>>,
+    _classified: Classified,
+}
+
+/// The client has not taken everything, since when the clock runs.
+struct Stall {
+    left: usize,
+    clock: std::pin::Pin<Box<Sleep>>,
+}
+
+impl fmt::Debug for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Split").field("started", &self.started).finish_non_exhaustive()
+    }
+}
+
+impl Split {
+    /// More can be taken, as far as is known.
+    pub fn is_ready(&self) -> bool {
+        !self.pending
+    }
+}
+
+impl Splitting {
+    pub fn new(account: Option<Arc<Account>>) -> Self {
+        Self { account, ..Self::default() }
+    }
+
+    /// A request waits for its first rows.
+    pub fn is_starting(&self) -> bool {
+        self.starting.is_some()
+    }
+
+    /// Whether a request that waits for its first rows can go on.
+    pub fn poll_start(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.starting.as_ref().map_or(Poll::Ready(()), |split| split.rows.poll_ready(cx))
+    }
+}
+
+/// What to do next about a read that may be split.
+enum Step {
+    Ask(Job),
+    Split(Arc<Analysis>),
+}
+
+impl Session {
+    /// Whether a read is of a form that is split, in a session that can split.
+    pub(super) fn may_split(&self, request: &ReadRequest<'_>) -> bool {
+        self.splitting.account.is_some()
+            && request.statement.parts.first().is_some_and(|part| part.scan.is_some())
+            && request.statement.hint.parallel != Some(1)
+            && self.shared.config.load().parallel.enabled
+    }
+
+    /// Asks what has to be known before a read can be split; `bypass` is why it is not for the cache. True if something was
+    /// asked: the request is looked at again when the answer is here.
+    pub(super) fn asks_about_split(&mut self, request: &ReadRequest<'_>, bypass: Option<Bypass>) -> bool {
+        if !self.may_split(request) || self.splitting.questions >= QUESTIONS {
+            return false;
+        }
+        match self.split_step(request, bypass) {
+            // It is asked on a connection of the session's.
+            Ok(Step::Ask(_)) if !self.attach() => true,
+            Ok(Step::Ask(job)) => {
+                self.splitting.questions += 1;
+                self.start(job);
+                self.pipeline.at_own()
+            }
+            _ => false,
+        }
+    }
+
+    /// Begins to split a read that would be relayed, if that can be done. Otherwise it is relayed, recorded by `fill`.
+    pub(super) fn split_or_relay(
+        &mut self,
+        request: &ReadRequest<'_>,
+        bypass: Option<Bypass>,
+        fill: Option<Box<Fill>>,
+    ) -> Plan {
+        self.splitting.questions = 0;
+        let config = self.shared.config.load();
+        if !config.parallel.enabled {
+            return Plan::Relay(fill);
+        }
+        let started = match self.split_step(request, bypass) {
+            Ok(Step::Split(analysis)) => self.start_split(request, &analysis).map(|rows| (rows, analysis)),
+            Ok(Step::Ask(_)) => Err(Unsplit::Failed),
+            Err(reason) => Err(reason),
+        };
+        match started {
+            Ok((rows, analysis)) => {
+                self.control.activity.begins();
+                self.splitting.starting = Some(Box::new(Split {
+                    rows,
+                    fill,
+                    failure: None,
+                    pending: false,
+                    stall: None,
+                    started: Instant::now(),
+                    analysis,
+                    page: self.page(request.statement, request.text).cloned(),
+                    _classified: self.visit.database().classify(),
+                }));
+                Plan::Pause
+            }
+            Err(reason) => {
+                self.shared.metrics.unsplit(reason).increment(1);
+                Plan::Relay(fill)
+            }
+        }
+    }
+
+    /// What has become of a split that was begun for the request at hand.
+    pub(super) fn resume_split(&mut self) -> Option<Plan> {
+        let mut split = self.splitting.starting.take()?;
+        match split.rows.take_failure() {
+            None => {}
+            Some(failure) if failure.is_final => split.failure = Some(failure),
+            Some(failure) => {
+                let message = field(failure.frame.get(HEADER_BYTES..).unwrap_or_default(), b'M').unwrap_or_default();
+                tracing::info!(pid = self.pid(), error = %String::from_utf8_lossy(message), "a statement is not split after all");
+                self.splitting.settings = None;
+                let until = self.shared.store.now() + PAUSE.as_millis() as u64;
+                split.analysis.scan.not_until(Unsplit::Failed, until);
+                self.shared.metrics.unsplit(Unsplit::Failed).increment(1);
+                return Some(Plan::Relay(split.fill));
+            }
+        }
+        Some(Plan::Split(split))
+    }
+
+    /// Why a read is not split, or what comes next.
+    fn split_step(&mut self, request: &ReadRequest<'_>, bypass: Option<Bypass>) -> Result<Step, Unsplit> {
+        let [part] = request.statement.parts.as_slice() else { return Err(Unsplit::Shape) };
+        if part.scan.is_none() || !request.statement.is_single_read() {
+            return Err(Unsplit::Shape);
+        }
+        if request.statement.hint.parallel == Some(1) {
+            return Err(Unsplit::Hint);
+        }
+        if self.splitting.account.is_none() {
+            return Err(Unsplit::Login);
+        }
+        if self.block.status() != Status::Idle || self.pipeline.owes_client() || self.open.is_some() {
+            return Err(Unsplit::Transaction);
+        }
+        if !request.stands {
+            // The server may refuse it, since its result has another shape by now.
+            return Err(Unsplit::Prepared);
+        }
+        match bypass {
+            None | Some(Bypass::Rule | Bypass::Hint | Bypass::InFlight) => {}
+            Some(Bypass::Settings) => return Ok(Step::Ask(Job::ReadSettings { fill: None })),
+            Some(Bypass::Undecided) => return self.probe(request).map(Step::Ask),
+            Some(Bypass::Temporary | Bypass::Encoding | Bypass::Disabled) => return Err(Unsplit::Settings),
+            Some(Bypass::Catalog) => return Err(Unsplit::Catalog),
+            Some(Bypass::Transaction | Bypass::Pipelined) => return Err(Unsplit::Transaction),
+            Some(_) => return Err(Unsplit::Unsafe),
+        }
+        let database = self.visit.database();
+        let (context, epoch) = (*self.context.digest().ok_or(Unsplit::Settings)?, database.epoch());
+        let analysis = self.known.analysis(database, request.statement, request.types, &context, epoch);
+        let analysis = analysis.ok_or(Unsplit::Settings)?;
+        if analysis.read.is_err() {
+            return Err(Unsplit::Unsafe);
+        }
+        if analysis.table.is_none() {
+            return Err(Unsplit::Relation);
+        }
+        match analysis.scan.get(|| self.shared.store.now()) {
+            ScanVerdict::Not(reason) => Err(reason),
+            ScanVerdict::Split if self.splitting.settings.is_some() => Ok(Step::Split(analysis)),
+            ScanVerdict::Split | ScanVerdict::Unknown => self.probe(request).map(Step::Ask),
+        }
+    }
+
+    fn probe(&self, request: &ReadRequest<'_>) -> Result<Job, Unsplit> {
+        let probe = ScanProbe::new(request).ok_or(Unsplit::Shape)?;
+        Ok(Job::PlanScan(Box::new(probe)))
+    }
+
+    fn start_split(&self, request: &ReadRequest<'_>, analysis: &Analysis) -> Result<Rows, Unsplit> {
+        let Splitting { account, settings, .. } = &self.splitting;
+        let account = account.clone().ok_or(Unsplit::Login)?;
+        let (settings, replay) = settings.clone().ok_or(Unsplit::Settings)?;
+        let table = analysis.table.ok_or(Unsplit::Relation)?;
+        let relation = analysis.relations.first().ok_or(Unsplit::Relation)?.clone();
+        let scan = request.statement.parts.first().and_then(|part| part.scan.as_ref()).ok_or(Unsplit::Shape)?;
+        let parameters = request.bind.as_ref().map(|(_, bind)| Parameters::of(bind)).unwrap_or_default();
+        let config = self.shared.config.load();
+        let degree = config.parallel.degree(request.statement.hint.parallel);
+        if degree < 2 {
+            return Err(Unsplit::Busy);
+        }
+        let query = ScanQuery {
+            account,
+            settings,
+            replay,
+            table,
+            relation,
+            text: scan.chunk(request.text, parameters.len() + 1),
+            types: request.types.to_vec(),
+            parameters,
+            degree,
+        };
+        self.shared.parallel.start(&config.parallel, query)
+    }
+
+    /// The client is answered by a split read, whose first rows are there.
+    pub(super) fn replay_split(&mut self, mut split: Box<Split>, described: bool) {
+        if let Some(description) = split.rows.description() {
+            if let Some(fill) = &mut split.fill {
+                fill.recording.frame(backend::ROW_DESCRIPTION, description.len());
+                fill.recording.extend(&description);
+            }
+            if described {
+                self.client.output.extend_from_slice(&description);
+            }
+        }
+        self.replay = Some(Replay::Split(split));
+    }
+
+    /// Moves the next rows of a split read to the client's buffer, which is empty.
+    pub(super) fn refill_from_split(&mut self, mut split: Box<Split>, cx: &mut Context<'_>) -> Result<(), End> {
+        split.stall = None;
+        if let Some(failure) = split.failure.take() {
+            return self.fail_split(&split, failure);
+        }
+        while self.client.output.len() < self.buffer_bytes {
+            match split.rows.poll_take(cx) {
+                Poll::Pending => {
+                    split.pending = true;
+                    break;
+                }
+                Poll::Ready(Item::Rows(rows)) => {
+                    split.pending = false;
+                    if let Some(fill) = &mut split.fill {
+                        fill.recording.rows(&rows);
+                    }
+                    if self.client.output.is_empty() {
+                        self.client.output = rows;
+                    } else {
+                        self.client.output.extend_from_slice(&rows);
+                    }
+                }
+                Poll::Ready(Item::Complete(rows)) => {
+                    self.complete_split(split, rows);
+                    return Ok(());
+                }
+                Poll::Ready(Item::Failed(failure)) => return self.fail_split(&split, failure),
+            }
+        }
+        self.replay = Some(Replay::Split(split));
+        Ok(())
+    }
+
+    fn complete_split(&mut self, mut split: Box<Split>, rows: u64) {
+        let mut complete = BytesMut::new();
+        let tag = format!("SELECT {rows}\0");
+        complete.put_u8(backend::COMMAND_COMPLETE);
+        complete.put_u32(tag.len() as u32 + 4);
+        complete.put_slice(tag.as_bytes());
+        self.client.output.extend_from_slice(&complete);
+        self.put_ready();
+        if let Some(mut fill) = split.fill.take() {
+            fill.recording.frame(backend::COMMAND_COMPLETE, complete.len());
+            fill.recording.extend(&complete);
+            if let Basis::Known { .. } = fill.basis {
+                self.store_known(*fill);
+            }
+        }
+        self.count_split(&split, Outcome::Complete);
+    }
+
+    fn fail_split(&mut self, split: &Split, failure: Failure) -> Result<(), End> {
+        self.count_split(split, if failure.is_final { Outcome::Cancelled } else { Outcome::Failed });
+        if failure.in_row {
+            tracing::warn!(
+                pid = self.pid(),
+                "a split statement failed in the middle of a row: its client is disconnected"
+            );
+            return Err(End::Client);
+        }
+        self.client.output.extend_from_slice(&failure.frame);
+        self.put_ready();
+        Ok(())
+    }
+
+    fn put_ready(&mut self) {
+        let ready = [backend::READY_FOR_QUERY, 0, 0, 0, 5, self.block.status().byte()];
+        self.client.output.extend_from_slice(&ready);
+    }
+
+    fn count_split(&self, split: &Split, outcome: Outcome) {
+        let (metrics, took) = (&self.shared.metrics, split.started.elapsed());
+        metrics.queries(QueryClass::Read).increment(1);
+        self.control.activity.answered();
+        self.control.activity.rests(self.block.status());
+        metrics.query_duration(Path::Parallel).record(took);
+        metrics.parallel_duration(outcome).record(took);
+        if let Some(page) = &split.page {
+            page.ran(took);
+        }
+    }
+
+    /// A split read has been begun and is not answered.
+    pub(super) fn is_splitting(&self) -> bool {
+        self.splitting.is_starting() || matches!(self.replay, Some(Replay::Split(_)))
+    }
+
+    /// Ends the split read that runs with this error. False if none does.
+    pub(super) fn end_split(&self, error: &ErrorResponse) -> bool {
+        let replayed = match &self.replay {
+            Some(Replay::Split(split)) => Some(&split.rows),
+            _ => None,
+        };
+        let Some(rows) = replayed.or(self.splitting.starting.as_ref().map(|split| &split.rows)) else { return false };
+        rows.cancel(error);
+        true
+    }
+
+    /// Carries out a cancel request, if a split read is what it is for.
+    pub(super) fn cancel_split(&self) -> bool {
+        let error = ErrorResponse::error(sqlstate::QUERY_CANCELED, "canceling statement due to user request");
+        let cancelled = self.end_split(&error);
+        if cancelled {
+            drop(self.control.take_cancels());
+        }
+        cancelled
+    }
+
+    /// Ends a client that takes nothing of a split read for too long.
+    pub(super) fn watch_stall(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let left = self.client.output.len();
+        let Some(Replay::Split(split)) = &mut self.replay else { return Ok(()) };
+        if left == 0 {
+            return Ok(());
+        }
+        let limit = Duration::from_secs(self.shared.config.load().parallel.stall_timeout_secs);
+        let stall = split.stall.get_or_insert_with(|| Stall { left, clock: Box::pin(sleep(limit)) });
+        while stall.clock.as_mut().poll(cx).is_ready() {
+            if stall.left == left {
+                let message = format!("terminating connection because it took no rows for {} seconds", limit.as_secs());
+                return Err(End::Told(ErrorResponse::fatal(sqlstate::CONNECTION_FAILURE, message)));
+            }
+            *stall = Stall { left, clock: Box::pin(sleep(limit)) };
+        }
+        Ok(())
+    }
+}

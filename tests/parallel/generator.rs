@@ -1,0 +1,261 @@
+//! Tables and queries, drawn by a seed.
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+
+pub struct Generator {
+    rng: StdRng,
+    /// Name and kind of each column that the table has now.
+    columns: Vec<(String, Kind)>,
+    next_column: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Integer,
+    Bigint,
+    Numeric,
+    Double,
+    Text,
+    Bytea,
+    Date,
+    Timestamp,
+    Uuid,
+    Bool,
+    Array,
+    Jsonb,
+}
+
+const KINDS: [Kind; 12] = [
+    Kind::Integer,
+    Kind::Bigint,
+    Kind::Numeric,
+    Kind::Double,
+    Kind::Text,
+    Kind::Bytea,
+    Kind::Date,
+    Kind::Timestamp,
+    Kind::Uuid,
+    Kind::Bool,
+    Kind::Array,
+    Kind::Jsonb,
+];
+
+impl Kind {
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Integer => "int",
+            Self::Bigint => "bigint",
+            Self::Numeric => "numeric(20, 4)",
+            Self::Double => "float8",
+            Self::Text => "text",
+            Self::Bytea => "bytea",
+            Self::Date => "date",
+            Self::Timestamp => "timestamptz",
+            Self::Uuid => "uuid",
+            Self::Bool => "bool",
+            Self::Array => "int[]",
+            Self::Jsonb => "jsonb",
+        }
+    }
+
+    /// A value computed from the integer `i`, with NULLs and special values among them.
+    fn value(self) -> &'static str {
+        match self {
+            Self::Integer => "CASE WHEN i % 11 = 0 THEN NULL ELSE i END",
+            Self::Bigint => "i::bigint * 4294967296 - 7",
+            Self::Numeric => "CASE WHEN i % 13 = 0 THEN 'NaN' ELSE i / 7.0 END",
+            Self::Double => "CASE i % 9 WHEN 0 THEN 'NaN' WHEN 1 THEN 'Infinity' WHEN 2 THEN '-0' ELSE sqrt(i) END",
+            Self::Text => {
+                "CASE WHEN i % 97 = 0 THEN repeat(md5(i::text), 300) WHEN i % 5 = 0 THEN NULL ELSE 'tëxt ' || i END"
+            }
+            Self::Bytea => "decode(md5(i::text), 'hex')",
+            Self::Date => "CASE WHEN i % 17 = 0 THEN 'infinity' ELSE date '1999-12-31' + i END",
+            Self::Timestamp => "timestamptz '2001-02-03 04:05:06.789+00' + i * interval '17 minutes'",
+            Self::Uuid => "md5(i::text)::uuid",
+            Self::Bool => "CASE i % 3 WHEN 0 THEN true WHEN 1 THEN false END",
+            Self::Array => "ARRAY[i, NULL, -i]",
+            Self::Jsonb => "CASE WHEN i % 31 = 0 THEN NULL ELSE jsonb_build_object('i', i, 'a', ARRAY[i, i % 7]) END",
+        }
+    }
+
+    /// A condition on the column, and one with a parameter and its value.
+    fn conditions(self, column: &str, n: i64) -> (String, Option<(String, u32, String)>) {
+        let parameter = |sql: &str, oid: u32, value: String| Some((sql.replace('@', column), oid, value));
+        match self {
+            Self::Integer => (format!("{column} % 7 < {}", n % 7), parameter("@ > $?", 23, n.to_string())),
+            Self::Bigint => (format!("{column} > {n}"), parameter("@ <> $?", 20, (n * 4_294_967_296 - 7).to_string())),
+            Self::Numeric => (format!("{column} >= {n}.5"), parameter("@ < $?", 1700, format!("{n}.25"))),
+            Self::Double => (format!("{column} IS DISTINCT FROM 'NaN'"), parameter("@ <= $?", 701, format!("{n}"))),
+            Self::Text => (
+                format!("{column} LIKE '%{}%' -- ) OR (true\n", n % 10),
+                parameter("@ || 'x' <> $?", 25, format!("tëxt {n}x")),
+            ),
+            Self::Bytea => (format!("length({column}) = 16"), parameter("@ > $?", 17, "\\x80".into())),
+            Self::Date => (format!("{column} > '2000-01-01'"), parameter("@ < $?", 1082, "2010-10-10".into())),
+            Self::Timestamp => (
+                format!("extract(hour FROM {column}) < {}", n % 24),
+                parameter("@ > $?", 1184, "2001-06-01 12:00+02".into()),
+            ),
+            Self::Uuid => (format!("{column} < 'a0000000-0000-0000-0000-000000000000'"), None),
+            Self::Bool => (column.to_owned(), parameter("@ = $?", 16, "true".into())),
+            Self::Array => {
+                (format!("{column}[1] > {n} /* not ' this */"), parameter("$? = ANY (@)", 23, n.to_string()))
+            }
+            Self::Jsonb => (format!("{column} ->> 'i' > '{n}'"), parameter("@ ? $?", 25, "i".into())),
+        }
+    }
+
+    fn expression(self, column: &str) -> String {
+        match self {
+            Self::Integer | Self::Bigint => format!("{column} * 2 - 1"),
+            Self::Numeric => format!("round({column} / 3, 2)"),
+            Self::Double => format!("{column} / 3"),
+            Self::Text => format!("upper(left({column}, 20)) || 'ß'"),
+            Self::Bytea => format!("encode({column}, 'base64')"),
+            Self::Date => format!("{column} + 1"),
+            Self::Timestamp => format!("date_trunc('day', {column})"),
+            Self::Uuid => format!("{column}::text"),
+            Self::Bool => format!("NOT {column}"),
+            Self::Array => format!("{column} || 5"),
+            Self::Jsonb => format!("{column} -> 'a' -> 1"),
+        }
+    }
+}
+
+/// One query, with its parameters as text.
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    pub sql: String,
+    pub types: Vec<u32>,
+    pub values: Vec<String>,
+    /// Result formats of Bind.
+    pub formats: Vec<i16>,
+}
+
+impl Generator {
+    pub fn new(seed: u64) -> Self {
+        Self { rng: StdRng::seed_from_u64(seed), columns: Vec::new(), next_column: 0 }
+    }
+
+    /// Makes the table `t` anew: rows, dead rows, rows that have moved, columns that came and went.
+    pub fn table(&mut self) -> String {
+        self.columns.clear();
+        let count = self.rng.random_range(1..=7);
+        let columns: Vec<String> = (0..count).map(|_| self.add_column()).collect();
+        let fill = self.rng.random_range(10..=100);
+        let kind = ["", "", "UNLOGGED"].choose(&mut self.rng).unwrap();
+        let mut sql = format!(
+            "DROP TABLE IF EXISTS t; CREATE {kind} TABLE t ({}) WITH (fillfactor = {fill});",
+            columns.join(", ")
+        );
+        let rows = *[0, 1, 50, 700, 3000, 6000].choose(&mut self.rng).unwrap();
+        sql += &self.insert(1, rows);
+        for _ in 0..self.rng.random_range(0..4) {
+            let (column, kind) = self.columns.choose(&mut self.rng).unwrap().clone();
+            let modulus = self.rng.random_range(2..6);
+            sql += &match self.rng.random_range(0..6) {
+                0 => format!("DELETE FROM t WHERE ({})::text LIKE '%{modulus}%';", kind.expression(&column)),
+                1 => format!("UPDATE t SET {column} = {column} WHERE {column}::text LIKE '%{modulus}%';"),
+                2 => "DELETE FROM t WHERE ctid < '(5,0)'; VACUUM t;".to_owned(),
+                3 => {
+                    format!("ALTER TABLE t ADD COLUMN {} DEFAULT NULL;", self.add_column())
+                        + &self.insert(rows + 1, 500)
+                }
+                4 if self.columns.len() > 1 => {
+                    self.columns.retain(|(name, _)| *name != column);
+                    format!("ALTER TABLE t DROP COLUMN {column};")
+                }
+                _ => format!("UPDATE t SET {column} = NULL WHERE ctid > '(3,0)' AND ctid < '(6,0)';"),
+            };
+        }
+        if self.rng.random_bool(0.7) {
+            sql += "ANALYZE t;";
+        }
+        sql
+    }
+
+    /// A write of some rows.
+    pub fn write(&mut self) -> String {
+        let modulus = self.rng.random_range(2..9);
+        let (column, _) = self.columns.choose(&mut self.rng).unwrap().clone();
+        match self.rng.random_range(0..4) {
+            0 => self.insert(20_000, 100),
+            1 => format!("DELETE FROM t WHERE {column}::text LIKE '%{modulus}1%'"),
+            2 => format!("UPDATE t SET {column} = {column} WHERE {column}::text LIKE '%{modulus}%'"),
+            _ => "VACUUM t".to_owned(),
+        }
+    }
+
+    pub fn query(&mut self) -> Query {
+        let mut query = Query::default();
+        let qualifier = *["", "t.", "x."].choose(&mut self.rng).unwrap();
+        let from = match qualifier {
+            "x." => ["t x", "public.t AS x", "ONLY t x"].choose(&mut self.rng).unwrap(),
+            _ => ["t", "public.t", "\"t\"", "t *"].choose(&mut self.rng).unwrap(),
+        };
+        let mut targets = Vec::new();
+        for _ in 0..self.rng.random_range(0..4) {
+            let (name, kind) = self.columns.choose(&mut self.rng).unwrap().clone();
+            let column = format!("{qualifier}{name}");
+            targets.push(match self.rng.random_range(0..5) {
+                0 => kind.expression(&column),
+                1 => format!("{column} AS \"an alias\""),
+                2 => "ctid".to_owned(),
+                3 => format!("coalesce({column}::text, 'none')"),
+                _ => column,
+            });
+        }
+        if targets.is_empty() {
+            targets.push(
+                ["*", "t.*", "x.*", "1", "''"][match qualifier {
+                    "x." => [0, 2, 3][self.rng.random_range(0..3)],
+                    _ => [0, 1, 4][self.rng.random_range(0..3)],
+                }]
+                .to_owned(),
+            );
+        }
+        let mut conditions = Vec::new();
+        for _ in 0..self.rng.random_range(0..3) {
+            let (name, kind) = self.columns.choose(&mut self.rng).unwrap().clone();
+            let n = self.rng.random_range(0..3000);
+            let (plain, with_parameter) = kind.conditions(&format!("{qualifier}{name}"), n);
+            match with_parameter.filter(|_| self.rng.random_bool(0.5)) {
+                Some((sql, oid, value)) => {
+                    query.values.push(value);
+                    query.types.push(if self.rng.random_bool(0.5) { oid } else { 0 });
+                    conditions.push(replace_last(&sql, query.values.len()));
+                }
+                None => conditions.push(plain),
+            }
+        }
+        let junction = [" AND ", " OR ", " AND NOT "].choose(&mut self.rng).unwrap();
+        let condition =
+            if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(junction)) };
+        query.sql = format!("SELECT {} FROM {from}{condition}", targets.join(", "));
+        query.formats = [vec![], vec![0], vec![1]].choose(&mut self.rng).unwrap().clone();
+        query
+    }
+
+    fn add_column(&mut self) -> String {
+        let kind = *KINDS.choose(&mut self.rng).unwrap();
+        let name = format!("c{}", self.next_column);
+        self.next_column += 1;
+        self.columns.push((name.clone(), kind));
+        format!("{name} {}", kind.sql())
+    }
+
+    fn insert(&self, from: i64, rows: i64) -> String {
+        let names: Vec<&str> = self.columns.iter().map(|(name, _)| name.as_str()).collect();
+        let values: Vec<&str> = self.columns.iter().map(|(_, kind)| kind.value()).collect();
+        let to = from + rows - 1;
+        let (names, values) = (names.join(", "), values.join(", "));
+        format!("INSERT INTO t ({names}) SELECT {values} FROM generate_series({from}, {to}) i;")
+    }
+}
+
+/// `$?` becomes the number of the parameter; an operator `?` stays.
+fn replace_last(sql: &str, number: usize) -> String {
+    sql.replace("$?", &format!("${number}"))
+}
