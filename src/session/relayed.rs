@@ -112,7 +112,8 @@ impl Session {
 
     pub(super) fn relay_execute(&mut self, body: Option<&[u8]>) {
         self.opened();
-        let execute = body.filter(|_| self.tracking).and_then(|body| Execute::decode(body).ok());
+        let follows = self.tracking || self.sharing.is_some();
+        let execute = body.filter(|_| follows).and_then(|body| Execute::decode(body).ok());
         let portal = execute.and_then(|execute| self.prepared.portal(execute.portal)).cloned();
         let judged = match &portal {
             Some(Portal { prepared, bind, context }) => {
