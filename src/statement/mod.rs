@@ -175,8 +175,7 @@ fn is_plain_ascii(text: &[u8]) -> bool {
 /// What may be shown of a text: its normal form with `?` in place of every literal, cut after `longest` bytes. Nothing is known
 /// of the literals of a text that cannot be cut into tokens, so nothing of it is shown.
 pub fn shape_text(text: &[u8], longest: usize) -> String {
-    lexer::tokens(text)
-        .map_or_else(|_| "(a text that cannot be read)".into(), |tokens| normal::shape_text(trim(&tokens), longest))
+    normal::shape_text(Lexer::new(text), longest).unwrap_or_else(|_| "(a text that cannot be read)".into())
 }
 
 /// Without `;` at either end: they change nothing.

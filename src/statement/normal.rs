@@ -41,28 +41,34 @@ pub fn shape(tokens: &[Token<'_>]) -> [u8; 32] {
     Sha256::digest(&out).into()
 }
 
-/// The normal form with `?` for every literal, cut after `longest` bytes: what may be shown of a statement.
-pub fn shape_text(tokens: &[Token<'_>], longest: usize) -> String {
+/// The normal form with `?` for every literal, cut after `longest` bytes: what may be shown of a statement. No more of it is read
+/// than that takes.
+pub fn shape_text<'a, E>(tokens: impl Iterator<Item = Result<Token<'a>, E>>, longest: usize) -> Result<String, E> {
     let mut out = Vec::new();
     for token in tokens {
-        if out.len() > longest {
-            break;
-        }
+        let token = token?;
         if !out.is_empty() {
             out.push(b' ');
         }
         if token.kind.is_literal() {
             out.push(b'?');
         } else {
-            push_token(&mut out, token);
+            push_token(&mut out, &token);
         }
+        if out.len() > longest {
+            break;
+        }
+    }
+    // They change nothing.
+    while let Some(rest) = out.strip_suffix(b";") {
+        out.truncate(rest.trim_ascii_end().len());
     }
     let mut text = String::from_utf8_lossy(&out).into_owned();
     if text.len() > longest {
         text.truncate((0..=longest).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0));
         text.push_str(" ...");
     }
-    text
+    Ok(text)
 }
 
 fn push_token(out: &mut Vec<u8>, token: &Token<'_>) {

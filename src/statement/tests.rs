@@ -408,3 +408,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_shown_of_a_text_holds_no_value_and_costs_no_more_than_it_shows() {
+    let shown = |text: &str| shape_text(text.as_bytes(), 60);
+    assert_eq!(
+        shown("SELECT 'a', $$b$$, E'c', 1, 2.5, B'1', $1 /* d */ FROM T;"),
+        "select ? , ? , ? , ? , ? , ? , $1 from t"
+    );
+    assert_eq!(shown("SELECT 'it is cut"), "(a text that cannot be read)");
+    let many = format!("INSERT INTO t VALUES {}", "('secret'),".repeat(1000));
+    assert_eq!(shown(&many), format!("{} ...", &shape_text(many.as_bytes(), 1000)[..60]));
+    // What is not shown is not read: here it could not be.
+    assert!(shown(&format!("{many} 'open")).starts_with("insert into t values ( ? ) , ( ? )"));
+    let quoted = format!("SELECT \"{}\"", "é".repeat(100));
+    assert!(shown(&quoted).ends_with(" ..."));
+}

@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Upper bounds of the buckets: microseconds, and as Prometheus writes them in seconds.
-const BOUNDS: [(u64, &str); 21] = [
+const BOUNDS: [(u64, &str); 26] = [
+    (1, "0.000001"),
+    (2, "0.000002"),
+    (5, "0.000005"),
     (10, "0.00001"),
     (25, "0.000025"),
     (50, "0.00005"),
@@ -27,6 +30,8 @@ const BOUNDS: [(u64, &str); 21] = [
     (10_000_000, "10"),
     (30_000_000, "30"),
     (60_000_000, "60"),
+    (120_000_000, "120"),
+    (300_000_000, "300"),
 ];
 
 #[derive(Debug, Default)]
@@ -99,9 +104,9 @@ mod tests {
         for _ in 0..99 {
             histogram.record(Duration::from_micros(80));
         }
-        histogram.record(Duration::from_secs(100));
+        histogram.record(Duration::from_secs(1000));
         let median = histogram.quantile(0.5).expect("something was recorded");
         assert!(median > 0.00005 && median <= 0.0001, "{median}");
-        assert_eq!(histogram.quantile(1.0), Some(60.0));
+        assert_eq!(histogram.quantile(1.0), Some(300.0));
     }
 }
