@@ -6,6 +6,7 @@
 mod harness;
 
 mod chaos {
+    mod failover;
     mod load;
     mod network;
     mod scene;

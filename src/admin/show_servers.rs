@@ -37,8 +37,8 @@ fn rows(desk: &Desk) -> Vec<Row> {
                 control.who.database.clone().into(),
                 control.who.user.clone().into(),
                 control.activity.doing().label().into(),
-                target.host.clone().into(),
-                u64::from(target.port).into(),
+                target.hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>().join(",").into(),
+                u64::from(target.hosts.first().map_or(0, |host| host.port)).into(),
                 id.into(),
             ]
         })

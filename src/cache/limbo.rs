@@ -41,6 +41,14 @@ impl Limbo {
         gone.into_iter().map(|(_, orphan)| orphan).collect()
     }
 
+    /// Puts other marks, which cover them, in place of those that there are.
+    pub fn replace_marks(&self, mut wider: impl FnMut() -> Marks) {
+        for (_, orphan) in self.list().iter_mut() {
+            let narrow = std::mem::replace(&mut orphan.marks, vec![wider()]);
+            narrow.into_iter().for_each(Marks::settle);
+        }
+    }
+
     fn list(&self) -> MutexGuard<'_, Vec<(BackendPid, Orphan)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

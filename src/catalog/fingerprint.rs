@@ -62,6 +62,9 @@ pub(super) async fn fingerprint(client: &impl GenericClient) -> Result<String, E
     parts.push("(SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())".into());
     parts.push("pg_conf_load_time()".into());
     parts.push("pg_postmaster_start_time()".into());
+    // Another server, or the same after a promotion.
+    parts.push("(SELECT system_identifier FROM pg_control_system())".into());
+    parts.push("pg_is_in_recovery()".into());
     let row = client.query_one(&format!("SELECT concat_ws('/', {})", parts.join(", ")), &[]).await?;
     row.try_get(0)
 }

@@ -38,8 +38,8 @@ enum Lost {
 
 /// What a watcher needs besides its database.
 pub trait Control: Send + Sync + 'static {
-    /// Opens a control connection to `database` with the service account.
-    fn connect(&self, database: &str) -> impl Future<Output = Result<Client, String>> + Send;
+    /// Opens a control connection to `database`, on its own server, with the service account.
+    fn connect(&self, database: &Database) -> impl Future<Output = Result<Client, String>> + Send;
 
     /// Interval of the look at the catalogue's fingerprint.
     fn refresh(&self) -> Duration;
@@ -58,7 +58,7 @@ pub trait Control: Send + Sync + 'static {
 pub async fn watch(database: Arc<Database>, control: Arc<impl Control>) {
     loop {
         if wanted(&database) {
-            match control.connect(&database.name).await {
+            match control.connect(&database).await {
                 Ok(client) => {
                     control.report(&database.name, Ok(()));
                     match attend(&database, client, &*control).await {
@@ -87,7 +87,7 @@ pub async fn watch(database: Arc<Database>, control: Arc<impl Control>) {
 }
 
 fn wanted(database: &Database) -> bool {
-    database.visitors() > 0 || !database.limbo.waiting().is_empty()
+    !database.is_asleep() && (database.visitors() > 0 || !database.limbo.waiting().is_empty())
 }
 
 /// Works on one connection. `Ok` when nobody is left.
@@ -96,6 +96,9 @@ async fn attend(database: &Database, mut client: Client, control: &impl Control)
     let mut pause_until = Instant::now();
     let mut empty_since: Option<Instant> = None;
     loop {
+        if database.is_asleep() {
+            return Ok(());
+        }
         let started = Instant::now();
         let doubted = database.in_doubt() || !database.has_model();
         let due = started >= next_look;

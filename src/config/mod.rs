@@ -3,12 +3,14 @@
 //! `config.toml` at the top of the tree documents the same keys; a test proves that both agree. Sources and their
 //! precedence (flag, environment, file, default) are in [`load()`].
 
+mod hosts;
 mod keys;
 mod load;
 mod overrides;
 mod rules;
 mod validate;
 
+pub use hosts::{Host, HostError};
 pub use keys::{Change, Setting, changes, settings};
 pub use load::{ConfigError, Place, Problem, Sources, load, with};
 pub use overrides::{Overrides, UrlError};
@@ -112,11 +114,24 @@ pub enum TlsMode {
     VerifyFull,
 }
 
+/// `target_session_attrs` as libpq knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SessionAttributes {
+    Any,
+    ReadWrite,
+    ReadOnly,
+    Primary,
+    Standby,
+    PreferStandby,
+}
+
 /// The PostgreSQL server behind the proxy, and the service account for the control plane. Its `Debug` hides the password.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Upstream {
-    /// Host name, address, or a directory (starting with `/`) that holds the server's Unix socket.
+    /// Host name, address, or a directory (starting with `/`) that holds the server's Unix socket; or several of them, each with or
+    /// without a port of its own, that are tried in this order.
     pub host: String,
     pub port: u16,
     /// Database of the service account's first connection (health, `auth_query`).
@@ -124,6 +139,8 @@ pub struct Upstream {
     /// Service account: reads the catalogue, runs `auth_query` and health probes.
     pub user: String,
     pub password: String,
+    /// Which of the hosts will do.
+    pub target_session_attrs: SessionAttributes,
     pub sslmode: TlsMode,
     /// CA certificates for verify-ca and verify-full, PEM; `system` for the system's store.
     pub sslrootcert: String,
@@ -306,6 +323,7 @@ impl Default for Upstream {
             database: "postgres".into(),
             user: "postgres".into(),
             password: String::new(),
+            target_session_attrs: SessionAttributes::Any,
             sslmode: TlsMode::Prefer,
             sslrootcert: String::new(),
             sslcert: String::new(),
@@ -326,6 +344,7 @@ impl fmt::Debug for Upstream {
             database,
             user,
             password,
+            target_session_attrs,
             sslmode,
             sslrootcert,
             sslcert,
@@ -340,6 +359,7 @@ impl fmt::Debug for Upstream {
             .field("database", database)
             .field("user", user)
             .field("password", &if password.is_empty() { "(none)" } else { "(hidden)" })
+            .field("target_session_attrs", target_session_attrs)
             .field("sslmode", sslmode)
             .field("sslrootcert", sslrootcert)
             .field("sslcert", sslcert)

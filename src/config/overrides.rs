@@ -4,6 +4,8 @@ use std::fmt;
 
 use thiserror::Error;
 
+use super::Host;
+
 /// Settings of the command line. They win over every other source. `Debug` names keys and hides values, since one of them
 /// may be a password.
 #[derive(Clone, Default)]
@@ -27,12 +29,13 @@ pub enum UrlError {
     Encoding,
     #[error("--upstream: unclosed [ in the host")]
     Bracket,
-    #[error("--upstream: one host is supported, not a list")]
-    ManyHosts,
+    #[error("--upstream: expected hosts with or without ports, and commas between them")]
+    Hosts,
     #[error("--upstream: the port must be a number from 1 to 65535")]
     Port,
     #[error(
-        "--upstream: a parameter is not supported; supported are host, port, dbname, user, password, sslmode, \
+        "--upstream: a parameter is not supported; supported are host, port, dbname, user, password, \
+         target_session_attrs, sslmode, \
          sslrootcert, sslcert, sslkey, connect_timeout and keepalives_idle"
     )]
     Parameter,
@@ -63,9 +66,13 @@ impl Overrides {
             }
             None => self.part("upstream.user", user)?,
         }
-        let (host, port) = split_address(address)?;
-        self.part("upstream.host", host)?;
-        self.port(port)?;
+        if address.contains(',') {
+            self.hosts(address)?;
+        } else {
+            let (host, port) = split_address(address)?;
+            self.part("upstream.host", host)?;
+            self.port(port)?;
+        }
         self.part("upstream.database", database)?;
         parameters.split('&').filter(|pair| !pair.is_empty()).try_for_each(|pair| self.parameter(pair))
     }
@@ -78,6 +85,7 @@ impl Overrides {
             "dbname" => "upstream.database",
             "user" => "upstream.user",
             "password" => "upstream.password",
+            "target_session_attrs" => "upstream.target_session_attrs",
             "sslmode" => "upstream.sslmode",
             "sslrootcert" => "upstream.sslrootcert",
             "sslcert" => "upstream.sslcert",
@@ -94,6 +102,14 @@ impl Overrides {
         if !text.is_empty() {
             self.set("--upstream", key, decode(text)?);
         }
+        Ok(())
+    }
+
+    /// A list of hosts, each with a port of its own or not. Checked here for the same reason as [`port`](Self::port).
+    fn hosts(&mut self, list: &str) -> Result<(), UrlError> {
+        let list = decode(list)?;
+        Host::list(&list, 1).map_err(|_| UrlError::Hosts)?;
+        self.set("--upstream", "upstream.host", list);
         Ok(())
     }
 
@@ -116,9 +132,6 @@ impl fmt::Debug for Overrides {
 
 /// Host and port of `host`, `host:port`, `[v6]` or `[v6]:port`; either may be empty.
 fn split_address(address: &str) -> Result<(&str, &str), UrlError> {
-    if address.contains(',') {
-        return Err(UrlError::ManyHosts);
-    }
     let Some(inner) = address.strip_prefix('[') else {
         return Ok(address.split_once(':').unwrap_or((address, "")));
     };
@@ -189,6 +202,14 @@ mod tests {
     }
 
     #[test]
+    fn there_may_be_several_hosts() {
+        let expected = owned(&[("user", "u"), ("host", "a:1,[::1]:2,c"), ("database", "d")]);
+        assert_eq!(parts("postgres://u@a:1,[::1]:2,c/d").unwrap(), expected);
+        let expected = owned(&[("database", "d"), ("host", "a,b"), ("target_session_attrs", "primary")]);
+        assert_eq!(parts("postgres:///d?host=a,b&target_session_attrs=primary").unwrap(), expected);
+    }
+
+    #[test]
     fn a_socket_directory_may_be_host_or_parameter() {
         assert_eq!(parts("postgres://%2Frun%2Fpg").unwrap(), owned(&[("host", "/run/pg")]));
         let expected = owned(&[("database", "d"), ("host", "/run/pg")]);
@@ -201,7 +222,7 @@ mod tests {
         assert_eq!(parts("postgres://u:%zz@h"), Err(UrlError::Encoding));
         assert_eq!(parts("postgres://u:%4@h"), Err(UrlError::Encoding));
         assert_eq!(parts("postgres://u:%00@h"), Err(UrlError::Encoding));
-        assert_eq!(parts("postgres://a,b/d"), Err(UrlError::ManyHosts));
+        assert_eq!(parts("postgres://a,b:secret/d"), Err(UrlError::Hosts));
         assert_eq!(parts("postgres://[::1/d"), Err(UrlError::Bracket));
         assert_eq!(parts("postgres://user:secret/d"), Err(UrlError::Port));
         assert_eq!(parts("postgres://h:0/d"), Err(UrlError::Port));

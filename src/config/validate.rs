@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::{
-    Admin, Auth, AuthMode, Cache, CacheRule, Catalog, CircuitBreakerConfig, ClientTls, Config, Log, ParallelConfig,
+    Admin, Auth, AuthMode, Cache, CacheRule, Catalog, CircuitBreakerConfig, ClientTls, Config, Host, Log, ParallelConfig,
     Pool, RetryConfig, Server, TlsMode, Upstream,
 };
 
@@ -132,7 +132,9 @@ impl Rules {
     }
 
     fn upstream(&mut self, upstream: &Upstream) {
-        self.filled(&["upstream.host"], &upstream.host);
+        if let Err(error) = Host::list(&upstream.host, upstream.port.max(1)) {
+            self.broken(&["upstream.host"], error.to_string());
+        }
         self.filled(&["upstream.database"], &upstream.database);
         self.filled(&["upstream.user"], &upstream.user);
         self.range(&["upstream.port"], upstream.port, 1..=u16::MAX);

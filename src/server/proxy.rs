@@ -17,7 +17,7 @@ use crate::cache::ledger::Ledger;
 use crate::cache::rules::Rules;
 use crate::cache::store::Store;
 use crate::catalog::Databases;
-use crate::config::Config;
+use crate::config::{Config, SessionAttributes};
 use crate::guard::CircuitBreaker;
 use crate::parallel::ParallelQueryExecutor;
 use crate::session::auth::UserSource;
@@ -53,14 +53,15 @@ impl Proxy {
         let target = Arc::new(Target::new(&config.upstream)?);
         let current = Arc::new(ArcSwap::from(config.clone()));
         let lookout = Arc::new(Lookout::new(breaker(config, server.metrics.clone())));
-        tokio::spawn(probe(target.clone(), current.clone(), lookout.clone(), server.health.register("upstream")));
-        let control = ControlPlane::new(
+        let control = Arc::new(ControlPlane::new(
             target.clone(),
             lookout.clone(),
             current.clone(),
             server.health.register("catalog"),
             server.metrics.clone(),
-        );
+        ));
+        let health = server.health.register("upstream");
+        tokio::spawn(probe(target.clone(), current.clone(), control.clone(), lookout.clone(), health));
         let parallel =
             ParallelQueryExecutor::new(&config.parallel, target.clone(), lookout.clone(), server.metrics.clone());
         let shared = Arc::new(Shared {
@@ -82,7 +83,7 @@ impl Proxy {
             parallel,
             tls: ClientTlsAcceptor::new(&config.tls)?,
             users: UserSource::new(&config.auth.user_file)?,
-            control: Arc::new(control),
+            control,
             runtime: Handle::current(),
             aliases: Arc::default(),
             shutting_down: AtomicBool::new(false),
@@ -152,17 +153,30 @@ fn breaker(config: &Config, metrics: Arc<Metrics>) -> CircuitBreaker {
 }
 
 /// Keeps the health of the upstream up to date: whether it lets clients in. A lost connection is looked into at once.
-async fn probe(target: Arc<Target>, config: Arc<ArcSwap<Config>>, lookout: Arc<Lookout>, health: Arc<Component>) {
+async fn probe(
+    target: Arc<Target>,
+    config: Arc<ArcSwap<Config>>,
+    control: Arc<ControlPlane>,
+    lookout: Arc<Lookout>,
+    health: Arc<Component>,
+) {
     loop {
+        let chosen = match target.attributes {
+            SessionAttributes::Any => Ok(()),
+            _ => control.choose_host().await,
+        };
         let account = config.load().upstream.clone();
-        match connect::ping(&target, &account.user, &account.database).await {
-            Ok(()) => {
-                lookout.breaker.seen_alive();
-                health.set(Status::Healthy, "accepts connections")
-            }
-            // Those who are in are served.
-            Err(error) if error.is_full() => health.set(Status::Degraded, "has no connection left"),
-            Err(error) => health.set(Status::Unhealthy, error.to_string()),
+        match chosen {
+            Err(why) => health.set(Status::Unhealthy, why),
+            Ok(()) => match connect::ping(&target, &account.user, &account.database).await {
+                Ok(()) => {
+                    lookout.breaker.seen_alive();
+                    health.set(Status::Healthy, "accepts connections")
+                }
+                // Those who are in are served.
+                Err(error) if error.is_full() => health.set(Status::Degraded, "has no connection left"),
+                Err(error) => health.set(Status::Unhealthy, error.to_string()),
+            },
         };
         tokio::time::sleep(PROBE_PAUSE).await;
         let _ = tokio::time::timeout(PROBE - PROBE_PAUSE, lookout.doubted()).await;

@@ -40,6 +40,7 @@ const NEEDS_RESTART: &[&str] = &[
     "upstream.sslkey",
     "upstream.sslmode",
     "upstream.sslrootcert",
+    "upstream.target_session_attrs",
     "upstream.tcp_user_timeout_ms",
 ];
 
@@ -82,7 +83,7 @@ pub(super) fn change(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{EvictionStrategy, LogFormat, Scheduling, Sources, TlsMode, changes};
+    use crate::config::{EvictionStrategy, LogFormat, Scheduling, SessionAttributes, Sources, TlsMode, changes};
     use crate::telemetry::log;
 
     #[test]
@@ -118,6 +119,7 @@ mod tests {
         other.upstream.sslkey = "x".into();
         other.upstream.sslmode = TlsMode::Require;
         other.upstream.sslrootcert = "x".into();
+        other.upstream.target_session_attrs = SessionAttributes::Standby;
         other.upstream.tcp_user_timeout_ms = 7;
         let changed: Vec<String> = changes(&Config::default(), &other).into_iter().map(|change| change.key).collect();
         assert_eq!(changed, NEEDS_RESTART);

@@ -13,8 +13,8 @@ use crate::guard::{BreakerError, retry_with_backoff};
 use crate::telemetry::metrics::{ErrorKind, Operation};
 use crate::upstream::backend::Backend;
 use crate::upstream::connect::{ConnectError, bounded, refused};
-use crate::upstream::login::login;
-use crate::upstream::open;
+use crate::upstream::login::{Connection, login};
+use crate::upstream::open::{self, OpenError};
 use crate::upstream::pool::{Grant, Permit, PoolKey, Recipe, Slot, Waiting};
 use crate::wire::error::ErrorResponse;
 
@@ -78,7 +78,7 @@ pub async fn obtain(shared: Arc<Shared>, key: PoolKey, recipe: Arc<Recipe>, wait
         match grant {
             Grant::Permit(permit) => return open_shared(&shared, permit, &recipe).await,
             Grant::Backend(slot, backend) => {
-                if let Some(backend) = usable(backend) {
+                if let Some(backend) = usable(&shared, backend) {
                     return Ok((slot, backend));
                 }
             }
@@ -88,16 +88,29 @@ pub async fn obtain(shared: Arc<Shared>, key: PoolKey, recipe: Arc<Recipe>, wait
     }
 }
 
-/// The connection, driven by the present thread, if its server is still there. Otherwise it is closed.
-pub fn usable(mut backend: Box<Backend>) -> Option<Box<Backend>> {
-    (backend.is_quiet() && backend.settle_here().is_ok()).then_some(backend)
+/// The connection, driven by the present thread, if its server is still there, and still the one that connections go to. Otherwise
+/// it is closed.
+pub fn usable(shared: &Shared, mut backend: Box<Backend>) -> Option<Box<Backend>> {
+    let usable = shared.databases.are_at(&backend.peer.address) && backend.is_quiet() && backend.settle_here().is_ok();
+    usable.then_some(backend)
+}
+
+/// A connection to a server that is still what it was chosen for. From now on that is where connections go.
+pub fn fitting(shared: &Shared, connection: Connection) -> Result<Connection, OpenError> {
+    if shared.target.is_contradicted_by(&connection.parameters) {
+        shared.lookout.doubt();
+        return Err(OpenError::NoneFits);
+    }
+    shared.databases.go_to(&connection.peer.address);
+    Ok(connection)
 }
 
 /// Opens one more connection of a group.
 pub async fn open_shared(shared: &Arc<Shared>, mut permit: Permit, recipe: &Recipe) -> Obtained {
     let connect = || async {
         let upstream = open::open(&shared.target).await?;
-        Ok(login(upstream, recipe.protocol, &recipe.parameters, &recipe.secret).await?)
+        let connection = login(upstream, recipe.protocol, &recipe.parameters, &recipe.secret).await?;
+        Ok(fitting(shared, connection)?)
     };
     let connection = guarded(shared, connect).await.map_err(|error| refusal(shared, error))?;
     let recipe = recipe.with_report(&connection.parameters);

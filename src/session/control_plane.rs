@@ -4,17 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::future::join_all;
 use thiserror::Error;
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, NoTls};
 
+use crate::catalog::Database;
 use crate::catalog::watch::Control;
-use crate::config::Config;
+use crate::config::{Config, Host};
 use crate::guard::Fault;
 use crate::telemetry::health::{Component, Status};
 use crate::telemetry::metrics::{Metrics, Operation};
 use crate::upstream::lookout::{Lookout, is_upstream_fault};
-use crate::upstream::open::{self, OpenError, Target};
+use crate::upstream::open::{self, OpenError, Opened, Target};
+use crate::upstream::peer::Peer;
+use crate::upstream::role::Role;
 
 pub struct ControlPlane {
     target: Arc<Target>,
@@ -61,8 +65,8 @@ impl ControlPlane {
         let client = match slot.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
             None => {
-                let opened = self.lookout.breaker.call(self.open(&config.upstream.database)).await;
-                opened.map_err(|error| error.to_string())?
+                let opened = self.lookout.breaker.call(self.open(None, &config.upstream.database)).await;
+                opened.map_err(|error| error.to_string())?.0
             }
         };
         let rows = self.bounded(async { Ok(client.query(&config.auth.auth_query, &[&user]).await?) }).await;
@@ -74,7 +78,8 @@ impl ControlPlane {
         }
     }
 
-    async fn open(&self, database: &str) -> Result<Client, ControlError> {
+    /// Opens a connection to `host`, or wherever connections go.
+    async fn open(&self, host: Option<&Host>, database: &str) -> Result<(Client, Peer), ControlError> {
         let config = self.config.load_full();
         let mut options = tokio_postgres::Config::new();
         options.user(&config.upstream.user).dbname(database).application_name("heliosproxy");
@@ -83,15 +88,53 @@ impl ControlPlane {
             options.password(&config.upstream.password);
         }
         let connect = async {
-            let stream = open::open(&self.target).await?;
-            Ok(options.connect_raw(stream, NoTls).await?)
+            let Opened { stream, peer } = match host {
+                Some(host) => open::open_to(&self.target, host).await?,
+                None => open::open(&self.target).await?,
+            };
+            let (client, connection) = options.connect_raw(stream, NoTls).await?;
+            Ok((client, connection, peer))
         };
-        let (client, connection) = self.bounded(connect).await?;
+        let (client, connection, peer) = self.bounded(connect).await?;
         tokio::spawn(async move {
             // Its end shows in the client.
             let _ = connection.await;
         });
-        Ok(client)
+        Ok((client, peer))
+    }
+
+    /// Looks for the host that `upstream.target_session_attrs` demands, and has connections go there from now on. Says why there
+    /// is none.
+    pub async fn choose_host(&self) -> Result<(), String> {
+        let database = self.config.load().upstream.database.clone();
+        let (mut roles, mut why) = (Vec::new(), Vec::new());
+        let asked = self.target.hosts.iter().map(async |host| (host, self.role(host, &database).await));
+        for (host, role) in join_all(asked).await {
+            match role {
+                Ok(role) => roles.push((host, role)),
+                Err(error) => why.push(format!("{}: {error}", host.name)),
+            }
+        }
+        let chosen = self.target.attributes.choose(&roles).map(|host| Arc::new(Host::clone(host)));
+        let before = self.target.chosen.swap(chosen.clone());
+        match chosen {
+            Some(host) => {
+                if before.as_ref() != Some(&host) {
+                    tracing::info!(host = host.name, port = host.port, "connections go to this host from now on");
+                }
+                Ok(())
+            }
+            None if why.is_empty() => Err("no host is a server as upstream.target_session_attrs demands".into()),
+            None => Err(why.join("; ")),
+        }
+    }
+
+    async fn role(&self, host: &Host, database: &str) -> Result<Role, ControlError> {
+        let (client, _) = self.open(Some(host), database).await?;
+        let question = "SELECT pg_catalog.pg_is_in_recovery(), \
+             pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'on'";
+        let row = self.bounded(async { Ok(client.query_one(question, &[]).await?) }).await?;
+        Ok(Role { standby: row.try_get(0)?, read_only: row.try_get(1)? })
     }
 
     /// Nothing here takes longer than connecting may take.
@@ -102,8 +145,12 @@ impl ControlPlane {
 }
 
 impl Control for ControlPlane {
-    async fn connect(&self, database: &str) -> Result<Client, String> {
-        self.open(database).await.map_err(|error| error.to_string())
+    async fn connect(&self, database: &Database) -> Result<Client, String> {
+        let (client, peer) = self.open(None, &database.name).await.map_err(|error| error.to_string())?;
+        if peer.address == database.server {
+            return Ok(client);
+        }
+        Err(format!("connections go to {}, and its sessions are at {}", peer.address, database.server))
     }
 
     fn refresh(&self) -> Duration {

@@ -74,7 +74,7 @@ async fn explain_part(
     // Whatever it is: that it cannot be parsed is the best answer.
     let found = asker.findings(shared, part.text_of(text)).await?;
 
-    let visit = enter(shared, database);
+    let visit = enter(shared, database, &asker.connection.peer.address);
     // Late is as good as never: then the catalogue is not known.
     let _ = tokio::time::timeout(MODEL, visit.database().first_model()).await;
     let by_text = if !statement.is_single_read() {

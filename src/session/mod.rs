@@ -387,11 +387,12 @@ impl Session {
     fn send_cancel(&mut self, askers: Vec<oneshot::Sender<()>>) {
         // Without a connection nothing runs.
         let Some(backend) = &self.backend else { return };
-        let (target, pid, secret) = (self.shared.target.clone(), backend.pid, backend.secret.clone());
+        let (target, peer) = (self.shared.target.clone(), backend.peer.clone());
+        let (pid, secret) = (backend.pid, backend.secret.clone());
         let control = self.control.clone();
         self.cancels.retain(|cancel| !cancel.is_finished());
         self.cancels.push(tokio::spawn(async move {
-            if let Err(error) = open::cancel(&target, pid, &secret).await {
+            if let Err(error) = open::cancel(&target, &peer, pid, &secret).await {
                 tracing::info!(pid, %error, "a cancel request did not reach the upstream");
             }
             drop(askers);
@@ -431,8 +432,7 @@ impl Session {
         let Some(mut backend) = backend else { return };
         if !writes.marks.is_empty() {
             let orphan = Orphan { marks: writes.marks, doubts_catalog: writes.doubts_catalog };
-            visit.database().limbo.add(BackendPid(backend.pid), orphan);
-            visit.database().limbo_has_grown();
+            visit.database().lost(BackendPid(backend.pid), orphan);
         }
         if !clean {
             return;

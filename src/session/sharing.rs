@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::connecting::{self, Obtained};
 use super::cycle::{End, Side};
 use super::jobs::Job;
+use super::startup::enter;
 use super::traces::{Pin, Traces};
 use super::{Session, Status};
 use crate::config;
@@ -99,9 +100,10 @@ impl Session {
         let Some(sharing) = &mut self.sharing else { return true };
         if let Some(home) = &sharing.home
             && let Some(mut backend) = home.take_home(sharing.tenant)
+            && self.shared.databases.are_at(&backend.peer.address)
             && backend.overhear().is_ok()
         {
-            if backend.settings.is(&sharing.settings) {
+            if backend.settings.is(&sharing.settings) && self.visit.database().server == backend.peer.address {
                 self.install(backend);
                 return true;
             }
@@ -112,7 +114,7 @@ impl Session {
         loop {
             match self.shared.pool.ask(Some(sharing.key)).now() {
                 Ok(Grant::Backend(slot, backend)) => {
-                    if let Some(backend) = connecting::usable(backend) {
+                    if let Some(backend) = connecting::usable(&self.shared, backend) {
                         return self.move_in(slot, backend);
                     }
                 }
@@ -153,9 +155,11 @@ impl Session {
         self.sharing.as_ref().is_some_and(|sharing| sharing.attaching.is_some() || sharing.yields)
     }
 
-    /// Takes over a connection that somebody else may have used. False if the client has to wait for its settings.
+    /// Takes over a connection that somebody else may have used. False if the client's request has to be looked at again, and to
+    /// wait for its settings if they have to be made.
     fn move_in(&mut self, slot: Arc<Slot>, backend: Box<Backend>) -> bool {
         self.prepared.move_out();
+        let moved = self.go_where(&backend);
         self.install(backend);
         let (Some(sharing), Some(backend)) = (&mut self.sharing, &mut self.backend) else { return true };
         sharing.home = Some(slot);
@@ -168,6 +172,20 @@ impl Session {
             self.start(Job::ForgetSequences);
         }
         self.tell_news();
+        !moved
+    }
+
+    /// Enters the database of the server that a connection leads to. What was known of another server's, or decided by it, says
+    /// nothing there.
+    fn go_where(&mut self, backend: &Backend) -> bool {
+        let server = &backend.peer.address;
+        if self.visit.database().server == *server {
+            return false;
+        }
+        let name = self.visit.database().name.clone();
+        self.visit = enter(&self.shared, &name, server);
+        self.analyses.clear();
+        self.context.forget();
         true
     }
 
@@ -238,11 +256,11 @@ impl Session {
             // What it waits for is not a request of the client's.
             return self.stop_yielding();
         }
-        let wanted = self.shared.pool.is_wanted() || self.shared.gate.is_closed();
         if sharing.is_free() {
             self.park();
             return self.stop_yielding();
         }
+        let wanted = self.shared.pool.is_wanted() || self.shared.gate.is_closed() || self.is_left_behind();
         if wanted && let Some(job) = self.next_proof() {
             self.start(job);
             self.stop_yielding();
@@ -250,6 +268,11 @@ impl Session {
         }
         self.hold();
         self.stop_yielding()
+    }
+
+    /// Its connection leads to a server that connections do not go to any more.
+    fn is_left_behind(&self) -> bool {
+        self.backend.as_ref().is_some_and(|backend| !self.shared.databases.are_at(&backend.peer.address))
     }
 
     fn park(&mut self) {

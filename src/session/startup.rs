@@ -12,7 +12,7 @@ use tracing::{debug, info};
 
 use super::activity::Who;
 use super::auth::AuthError;
-use super::connecting::{guarded, obtain, refusal};
+use super::connecting::{fitting, guarded, obtain, refusal};
 use super::context::Context;
 use super::control::Control;
 use super::cycle::Side;
@@ -28,6 +28,7 @@ use crate::upstream::backend::{Backend, Reported};
 use crate::upstream::login::{Connection, LoginError, RelayError, UpstreamSecret, greet, login, relay};
 use crate::upstream::lookout::Loss;
 use crate::upstream::open;
+use crate::upstream::peer::Address;
 use crate::upstream::pool::{Permit, PoolKey, Recipe, Slot, TenantId};
 use crate::wire::error::{ErrorResponse, sqlstate};
 use crate::wire::startup::{self, FirstPacket, StartupMessage};
@@ -184,9 +185,12 @@ impl Login<'_> {
             Err(error) => return refuse(stream, &refusal(self.shared, error)).await,
         };
         match relay(&mut stream, upstream).await {
-            Ok(connection) => {
-                Ok((stream, Entry::Dedicated { connection: Box::new(connection), permit, key: None }, None))
-            }
+            Ok(connection) => match fitting(self.shared, connection) {
+                Ok(connection) => {
+                    Ok((stream, Entry::Dedicated { connection: Box::new(connection), permit, key: None }, None))
+                }
+                Err(error) => Err(Refusal::Told(stream, error.to_error_response())),
+            },
             Err(RelayError::ClientGone) => Err(Refusal::Silent),
             Err(RelayError::Refused(error)) => {
                 self.lost(&error);
@@ -239,9 +243,12 @@ impl Login<'_> {
             let (stream, entry) = self.shared(stream, key, credentials.secret).await?;
             return Ok((stream, entry, account));
         }
-        if let Some((connection, permit)) = self.shared.pool.take(&key) {
-            let connection = Box::new(connection);
-            return Ok((stream, Entry::Dedicated { connection, permit, key: Some(key) }, account));
+        while let Some((connection, permit)) = self.shared.pool.take(&key) {
+            // One to a server that connections do not go to any more is closed.
+            if self.shared.databases.are_at(&connection.peer.address) {
+                let connection = Box::new(connection);
+                return Ok((stream, Entry::Dedicated { connection, permit, key: Some(key) }, account));
+            }
         }
         let permit = match self.permit().await {
             Ok(permit) => permit,
@@ -249,7 +256,9 @@ impl Login<'_> {
         };
         let connect = || async {
             let upstream = open::open(&self.shared.target).await?;
-            Ok(login(upstream, self.startup.protocol, &self.startup.parameters, &credentials.secret).await?)
+            let connection =
+                login(upstream, self.startup.protocol, &self.startup.parameters, &credentials.secret).await?;
+            Ok(fitting(self.shared, connection)?)
         };
         match guarded(self.shared, connect).await {
             Ok(connection) => {
@@ -309,8 +318,8 @@ async fn refuse<T>(mut stream: Stream, frame: &[u8]) -> Result<T, Refusal> {
 }
 
 /// Enters a database and has its catalogue watched.
-pub(super) fn enter(shared: &Shared, database: &str) -> Visit {
-    let visit = shared.databases.enter(database);
+pub(super) fn enter(shared: &Shared, database: &str, server: &Address) -> Visit {
+    let visit = shared.databases.enter(database, server);
     if visit.needs_watcher() {
         shared.runtime.spawn(watch::watch(visit.database().clone(), shared.control.clone()));
     }
@@ -327,9 +336,18 @@ async fn welcome(
 ) -> Ready {
     let database_name = String::from_utf8_lossy(startup.database()).into_owned();
     let tracking = shared.caching && !startup.is_physical_replication();
+    // One that has no connection yet goes where the others are. Were that to change it would notice when it gets one.
+    let server = match &entry {
+        Entry::Dedicated { connection, .. } => Some(connection.peer.address.clone()),
+        Entry::Shared { .. } => shared.databases.server(),
+    };
+    let server = server.unwrap_or(Address::Nowhere);
     // What statements may leave in a shared connection is told by the catalogue, too.
     let watches = tracking || matches!(entry, Entry::Shared { .. });
-    let visit = if watches { enter(shared, &database_name) } else { shared.databases.enter(&database_name) };
+    let visit = match watches {
+        true => enter(shared, &database_name, &server),
+        false => shared.databases.enter(&database_name, &server),
+    };
     if watches {
         // Late is as good as never: then the first reads are not recorded.
         let _ = tokio::time::timeout(FIRST_MODEL, visit.database().first_model()).await;

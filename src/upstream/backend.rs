@@ -12,6 +12,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::alias::{Alias, Aliases};
 use super::login::Connection;
 use super::parsed::Parsed;
+use super::peer::Peer;
 use super::pool::Permit;
 use super::settings::Settings;
 use crate::wire::frame::backend::ERROR_RESPONSE;
@@ -21,6 +22,8 @@ use crate::wire::stream::Stream;
 #[derive(Debug)]
 pub struct Backend {
     pub stream: Stream,
+    /// Whoever uses it must be in a database of this server: see `catalog::Databases`.
+    pub peer: Peer,
     /// Buffers, empty while it is in nobody's hands.
     pub input: BytesMut,
     pub output: BytesMut,
@@ -79,9 +82,10 @@ impl Reported {
 impl Backend {
     /// From a connection that is logged in.
     pub fn new(connection: Connection, permit: Permit) -> Self {
-        let Connection { stream, buffer, pid, secret, parameters, .. } = connection;
+        let Connection { stream, peer, buffer, pid, secret, parameters, .. } = connection;
         Self {
             stream,
+            peer,
             input: buffer,
             output: BytesMut::new(),
             pid,
@@ -100,8 +104,8 @@ impl Backend {
 
     /// Back to what it was made of, when nothing is outstanding on it.
     pub fn into_parts(self) -> (Connection, Permit) {
-        let Self { stream, input: buffer, pid, secret, permit, .. } = self;
-        (Connection { stream, buffer, parameters: Vec::new(), pid, secret, notices: Vec::new() }, permit)
+        let Self { stream, peer, input: buffer, pid, secret, permit, .. } = self;
+        (Connection { stream, peer, buffer, parameters: Vec::new(), pid, secret, notices: Vec::new() }, permit)
     }
 
     /// DISCARD ALL has succeeded.

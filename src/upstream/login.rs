@@ -10,6 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub use relay::{RelayError, relay};
 
+use super::open::Opened;
+use super::peer::Peer;
 use crate::wire::error::{ErrorResponse, field, sqlstate};
 use crate::wire::frame::{self, FrameError, HEADER_BYTES, backend, frontend};
 use crate::wire::md5;
@@ -39,6 +41,7 @@ pub enum UpstreamSecret {
 #[derive(Debug)]
 pub struct Connection {
     pub stream: Stream,
+    pub peer: Peer,
     /// Read already, after the first ReadyForQuery.
     pub buffer: BytesMut,
     /// ParameterStatus in the order in which they came.
@@ -100,8 +103,8 @@ pub struct Greeting {
 }
 
 /// Sends a start-up packet and waits for the first answer.
-pub async fn greet(stream: Stream, startup: &[u8]) -> Result<Greeting, LoginError> {
-    let mut frames = Frames::new(stream);
+pub async fn greet(opened: Opened, startup: &[u8]) -> Result<Greeting, LoginError> {
+    let mut frames = Frames::new(opened);
     frames.stream.write_all(startup).await?;
     frames.stream.flush().await?;
     match frames.next().await? {
@@ -112,7 +115,7 @@ pub async fn greet(stream: Stream, startup: &[u8]) -> Result<Greeting, LoginErro
 
 /// Logs in on a fresh stream with the client's start-up parameters.
 pub async fn login(
-    stream: Stream,
+    opened: Opened,
     protocol: u32,
     parameters: &[(Bytes, Bytes)],
     secret: &UpstreamSecret,
@@ -120,7 +123,7 @@ pub async fn login(
     let mut out = BytesMut::new();
     startup::put_startup(&mut out, protocol, parameters.iter().map(|(name, value)| (&name[..], &value[..])));
     let user = parameters.iter().rev().find(|(name, _)| name == "user").map_or(&[][..], |(_, user)| user);
-    let Greeting { mut frames, mut tag, mut frame } = greet(stream, &out).await?;
+    let Greeting { mut frames, mut tag, mut frame } = greet(opened, &out).await?;
     loop {
         match tag {
             backend::AUTHENTICATION => {
@@ -166,12 +169,14 @@ fn md5_hash(secret: &UpstreamSecret, user: &str) -> Result<String, LoginError> {
 /// An upstream stream, a frame at a time, before the session takes it over.
 struct Frames {
     stream: Stream,
+    peer: Peer,
     buffer: BytesMut,
 }
 
 impl Frames {
-    fn new(stream: Stream) -> Self {
-        Self { stream, buffer: BytesMut::new() }
+    fn new(opened: Opened) -> Self {
+        let Opened { stream, peer } = opened;
+        Self { stream, peer, buffer: BytesMut::new() }
     }
 
     /// The next whole frame.
@@ -266,8 +271,8 @@ impl Frames {
                 backend::ERROR_RESPONSE => return Err(LoginError::Refused { frame }),
                 backend::READY_FOR_QUERY => {
                     let (pid, secret) = key;
-                    let Self { stream, buffer } = self;
-                    return Ok(Connection { stream, buffer, parameters, pid, secret, notices });
+                    let Self { stream, peer, buffer } = self;
+                    return Ok(Connection { stream, peer, buffer, parameters, pid, secret, notices });
                 }
                 _ => return Err(LoginError::Protocol("an unexpected message during the start-up")),
             }

@@ -43,10 +43,15 @@ impl Lookout {
         if loss.is_upstream_fault() {
             self.breaker.failed();
         }
+        self.doubt();
+    }
+
+    /// Something is not as it should be: somebody has a look.
+    pub fn doubt(&self) {
         self.doubted.notify_one();
     }
 
-    /// Ends when somebody has lost a connection since it ended last.
+    /// Ends when a connection was lost, or doubts were raised otherwise, since it ended last.
     pub async fn doubted(&self) {
         self.doubted.notified().await;
     }

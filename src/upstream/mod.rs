@@ -8,5 +8,7 @@ pub mod login;
 pub mod lookout;
 pub mod open;
 pub mod parsed;
+pub mod peer;
 pub mod pool;
+pub mod role;
 pub mod settings;

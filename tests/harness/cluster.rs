@@ -86,6 +86,28 @@ impl Cluster {
         cluster
     }
 
+    /// A streaming copy of another cluster.
+    pub fn standby_of(primary: &Self) -> Self {
+        let dir = tempfile::Builder::new().prefix("heliosproxy-test-").tempdir().expect("temporary directory").keep();
+        let guardian = Mutex::new(guardian(&dir));
+        if is_root() {
+            checked(Command::new("chown").arg("postgres").arg(&dir));
+        }
+        let cluster = Self { port: port::free(), guardian, databases: AtomicUsize::new(0), dir };
+        let source = format!("host=127.0.0.1 port={} user=postgres", primary.port);
+        checked(
+            cluster
+                .command("pg_basebackup")
+                .args(["--no-sync", "-R", "-X", "stream", "-c", "fast", "-d", &source, "-D"])
+                .arg(cluster.data()),
+        );
+        let mut settings =
+            fs::OpenOptions::new().append(true).open(cluster.data().join("postgresql.conf")).expect("postgresql.conf");
+        write!(settings, "port = {}\nunix_socket_directories = '{}'\n", cluster.port, cluster.dir.display()).unwrap();
+        cluster.control("start", &[]);
+        cluster
+    }
+
     fn initialise(&self, tls: bool) {
         let data = self.data();
         checked(

@@ -17,6 +17,8 @@ pub enum Weather {
     Clear,
     /// Connections end on both sides at once; new ones end before they have begun.
     Cut,
+    /// New connections end before they have begun; those that there are go on.
+    Shut,
     /// Everything is accepted, nothing comes through: the other side seems to hang.
     Frozen,
     /// A few bytes at a time, with a pause between them.
@@ -40,7 +42,7 @@ impl FaultRelay {
         let relay = Self { port, weather: weather.clone(), left: left.clone() };
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                if *weather.borrow() != Weather::Cut {
+                if !matches!(*weather.borrow(), Weather::Cut | Weather::Shut) {
                     tokio::spawn(carry(client, target, weather.clone(), left.clone()));
                 }
             }

@@ -1,6 +1,7 @@
 use tokio::net::UnixStream;
 
 use super::*;
+use crate::upstream::peer::Address;
 use crate::wire::scram::{Server, Verifier};
 
 /// A frame of the server.
@@ -46,7 +47,8 @@ async fn login_to<F: Future<Output = ()> + Send + 'static>(
     let (ours, theirs) = UnixStream::pair().unwrap();
     let server = tokio::spawn(serve(theirs));
     let parameters = [(Bytes::from_static(b"user"), Bytes::from_static(b"alice"))];
-    let result = login(Stream::Unix(ours), 196_608, &parameters, &secret).await;
+    let peer = Peer { name: String::new(), address: Address::Unix(String::new()) };
+    let result = login(Opened { stream: Stream::Unix(ours), peer }, 196_608, &parameters, &secret).await;
     server.await.unwrap();
     result
 }

@@ -15,11 +15,19 @@ async fn listener() -> (TcpListener, u16) {
 }
 
 fn target(config: &Upstream, port: u16) -> Target {
-    Target { port, host: "127.0.0.1".into(), ..Target::new(config).unwrap() }
+    at("127.0.0.1", config, port)
+}
+
+fn at(name: &str, config: &Upstream, port: u16) -> Target {
+    Target { hosts: vec![Host { name: name.into(), port }], ..Target::new(config).unwrap() }
 }
 
 fn plain(sslmode: TlsMode) -> Upstream {
     Upstream { sslmode, ..Upstream::default() }
+}
+
+fn peer(port: u16) -> Peer {
+    Peer { name: "127.0.0.1".into(), address: Address::Tcp(([127, 0, 0, 1], port).into()) }
 }
 
 async fn packet(stream: &mut Stream) -> FirstPacket {
@@ -40,7 +48,7 @@ async fn answering(listener: &TcpListener, answer: &[u8]) -> Stream {
 
 async fn opened(target: &Target, server: impl Future<Output = Stream>) -> Result<Stream, OpenError> {
     let (opened, _server) = tokio::join!(open(target), server);
-    opened
+    opened.map(|opened| opened.stream)
 }
 
 #[tokio::test]
@@ -77,7 +85,7 @@ async fn tls_is_spoken_when_the_server_has_it() {
     let acceptor = authority.acceptor(TlsMode::Prefer);
     for mode in [TlsMode::Prefer, TlsMode::Require, TlsMode::VerifyFull] {
         let (listener, port) = listener().await;
-        let target = Target { host: "localhost".into(), ..target(&authority.upstream(mode), port) };
+        let target = at("localhost", &authority.upstream(mode), port);
         let server = async { acceptor.accept(answering(&listener, b"S").await).await.unwrap() };
         assert!(opened(&target, server).await.unwrap().is_tls());
     }
@@ -124,7 +132,7 @@ async fn an_error_instead_of_an_answer_is_not_shown() {
 async fn a_directory_means_its_unix_socket_without_tls() {
     let dir = TempDir::new().unwrap();
     let listener = UnixListener::bind(dir.path().join(".s.PGSQL.5433")).unwrap();
-    let target = Target { host: format!("{}/", dir.path().display()), ..target(&plain(TlsMode::Require), 5433) };
+    let target = at(&format!("{}/", dir.path().display()), &plain(TlsMode::Require), 5433);
     let server = async { Stream::Unix(listener.accept().await.unwrap().0) };
     assert!(matches!(opened(&target, server).await, Ok(Stream::Unix(_))));
 }
@@ -139,7 +147,8 @@ async fn a_cancel_request_is_over_when_the_server_has_closed() {
         let mut stream = acceptor.accept(answering(&listener, b"S").await).await.unwrap();
         packet(&mut stream).await
     };
-    let (outcome, request) = tokio::join!(cancel(&target, 7, b"secret"), server);
+    let peer = peer(port);
+    let (outcome, request) = tokio::join!(cancel(&target, &peer, 7, b"secret"), server);
     outcome.unwrap();
     assert_eq!(request, FirstPacket::Cancel { pid: 7, secret: Bytes::from_static(b"secret") });
 }
@@ -152,7 +161,7 @@ async fn who_does_not_answer_is_given_up() {
     let error = open(&target).await.unwrap_err();
     assert!(matches!(error, OpenError::Timeout(_)));
     assert_eq!(error.to_error_response().code, sqlstate::UNABLE_TO_CONNECT);
-    assert!(matches!(cancel(&target, 7, b"secret").await, Err(OpenError::Timeout(_))));
+    assert!(matches!(cancel(&target, &peer(port), 7, b"secret").await, Err(OpenError::Timeout(_))));
     drop(listener);
     target.connect_timeout = Duration::from_secs(10);
     let error = open(&target).await.unwrap_err();
@@ -166,8 +175,32 @@ async fn who_does_not_answer_is_given_up() {
 async fn a_connection_is_given_up_as_soon_as_the_configuration_says() {
     let (listener, port) = listener().await;
     let config = Upstream { tcp_user_timeout_ms: 1234, ..plain(TlsMode::Disable) };
-    let stream = open(&target(&config, port)).await.unwrap();
+    let stream = open(&target(&config, port)).await.unwrap().stream;
     let Stream::Tcp(stream) = stream else { panic!("no TCP: {stream:?}") };
     assert_eq!(SockRef::from(&stream).tcp_user_timeout().unwrap(), Some(Duration::from_millis(1234)));
     drop(listener);
+}
+
+#[tokio::test]
+async fn hosts_are_tried_in_order_and_none_uses_up_the_time_of_the_next() {
+    let ((first, first_port), (_silent, silent_port), (last, last_port)) =
+        (listener().await, listener().await, listener().await);
+    let host = |port| Host { name: "127.0.0.1".into(), port };
+    let mut target = target(&plain(TlsMode::Prefer), first_port);
+    target.connect_timeout = Duration::from_millis(200);
+    target.hosts = vec![host(silent_port), host(first_port), host(last_port)];
+    let (opened, _first) = tokio::join!(open(&target), answering(&first, b"N"));
+    assert_eq!(opened.unwrap().peer, peer(first_port), "the one before it says nothing");
+    drop(first);
+    let (opened, _last) = tokio::join!(open(&target), answering(&last, b"N"));
+    assert_eq!(opened.unwrap().peer, peer(last_port));
+
+    target.attributes = SessionAttributes::Primary;
+    let says = |value: &'static str| [(Bytes::from_static(b"in_hot_standby"), Bytes::from_static(value.as_bytes()))];
+    assert!(target.is_contradicted_by(&says("on")) && !target.is_contradicted_by(&says("off")));
+    assert!(!target.is_contradicted_by(&[]), "a server before PostgreSQL 14 does not say");
+    assert!(matches!(open(&target).await, Err(OpenError::NoneFits)), "nobody has looked which it is");
+    target.chosen.store(Some(Arc::new(host(last_port))));
+    let (opened, _last) = tokio::join!(open(&target), answering(&last, b"N"));
+    assert_eq!(opened.unwrap().peer, peer(last_port));
 }

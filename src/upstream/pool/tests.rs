@@ -2,6 +2,7 @@ use bytes::BytesMut;
 use tokio::net::UnixStream;
 
 use super::*;
+use crate::upstream::peer::{Address, Peer};
 use crate::wire::startup::{FirstPacket, put_startup};
 
 fn startup(database: &str) -> StartupMessage {
@@ -29,6 +30,7 @@ fn connection(answer: &'static [u8]) -> (Connection, tokio::task::JoinHandle<Uni
     });
     let connection = Connection {
         stream: Stream::Unix(ours),
+        peer: Peer { name: String::new(), address: Address::Unix(String::new()) },
         buffer: BytesMut::new(),
         parameters: vec![(Bytes::from_static(b"TimeZone"), Bytes::from_static(b"UTC"))],
         pid: 1,
