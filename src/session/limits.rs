@@ -118,7 +118,7 @@ impl Session {
     pub(super) fn exceeded(&mut self, exceeded: Exceeded) -> Result<(), End> {
         let end = |code, message: &str| Err(End::Told(ErrorResponse::fatal(code, message)));
         match exceeded {
-            Exceeded::Idle if self.is_idle() && self.waiting.is_none() => {
+            Exceeded::Idle if self.is_idle() && self.waiting.is_none() && !self.is_attaching() => {
                 end(sqlstate::IDLE_SESSION_TIMEOUT, "terminating connection due to idle-session timeout")
             }
             Exceeded::IdleInTransaction if self.block.status() != Status::Idle && self.rests() => {
