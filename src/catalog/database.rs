@@ -271,14 +271,14 @@ impl Drop for Classified {
 
 /// All databases that clients have used.
 pub struct Databases {
+    /// Where connections go, for those who ask often; `None` before the first one. Changed only while `known` is locked.
+    server: ArcSwapOption<Address>,
     known: Mutex<Known>,
     stripes: Arc<Stripes>,
 }
 
 #[derive(Default)]
 struct Known {
-    /// Where connections go; `None` before the first one.
-    server: Option<Address>,
     databases: HashMap<(Address, String), Arc<Database>>,
     /// How many were ever made.
     made: u64,
@@ -290,14 +290,14 @@ pub struct Visit(Arc<Database>);
 impl Databases {
     /// `stripes` is the number of counters that all of them share for values of columns.
     pub fn new(stripes: usize) -> Self {
-        Self { known: Mutex::default(), stripes: Arc::new(Stripes::new(stripes)) }
+        Self { server: ArcSwapOption::empty(), known: Mutex::default(), stripes: Arc::new(Stripes::new(stripes)) }
     }
 
     /// Enters `name` on a connection to `server`; the caller starts a watcher if [`Visit::needs_watcher`] says so. From then on
     /// connections are taken to go to that server.
     pub fn enter(&self, name: &str, server: &Address) -> Visit {
         let mut known = self.known();
-        known.go_to(server);
+        self.change_to(server, &mut known);
         let Known { databases, made, .. } = &mut *known;
         let database = databases.entry((server.clone(), name.to_owned())).or_insert_with(|| {
             *made += 1;
@@ -310,23 +310,22 @@ impl Databases {
 
     /// A connection was opened to `server`: that is where connections go.
     pub fn go_to(&self, server: &Address) {
-        self.known().go_to(server);
+        self.change_to(server, &mut self.known());
     }
 
     /// Where connections go; `None` before the first one.
     pub fn server(&self) -> Option<Address> {
-        self.known().server.clone()
+        self.server.load().as_deref().cloned()
     }
 
     /// Whether a connection to `server` goes where connections go.
     pub fn are_at(&self, server: &Address) -> bool {
-        self.known().server.as_ref().is_none_or(|present| present == server)
+        self.server.load().as_deref().is_none_or(|present| present == server)
     }
 
     /// Those of the server that connections go to.
     pub fn all(&self) -> Vec<Arc<Database>> {
-        let known = self.known();
-        known.databases.values().filter(|database| Some(&database.server) == known.server.as_ref()).cloned().collect()
+        self.known().databases.values().filter(|database| self.are_at(&database.server)).cloned().collect()
     }
 
     /// Somebody has dropped, renamed or copied a database, or tried to: any name may mean another one now. Connections to
@@ -343,23 +342,23 @@ impl Databases {
 }
 
 impl Databases {
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Known {
-    fn go_to(&mut self, server: &Address) {
-        if self.server.as_ref() == Some(server) || *server == Address::Nowhere {
+    fn change_to(&self, server: &Address, known: &mut Known) {
+        let old = self.server.load();
+        if old.as_deref() == Some(server) || *server == Address::Nowhere {
             return;
         }
-        if let Some(old) = self.server.replace(server.clone()) {
+        if let Some(old) = old.as_deref() {
             warn!(%old, new = %server, "connections go to another server: cached results are void");
         }
-        self.databases.values().for_each(|database| database.fall_asleep());
+        known.databases.values().for_each(|database| database.fall_asleep());
+        self.server.store(Some(Arc::new(server.clone())));
         // Nobody is in it, and nothing that it knows would be missed.
-        self.databases.retain(|_, database| database.visitors() > 0 || !database.limbo.waiting().is_empty());
-        self.databases.values().filter(|database| database.server == *server).for_each(|database| database.wake_up());
+        known.databases.retain(|_, database| database.visitors() > 0 || !database.limbo.waiting().is_empty());
+        known.databases.values().filter(|database| database.server == *server).for_each(|database| database.wake_up());
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
