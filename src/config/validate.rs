@@ -9,8 +9,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::{
-    Admin, Auth, AuthMode, Cache, CacheRule, Catalog, CircuitBreakerConfig, ClientTls, Config, Host, Log, ParallelConfig,
-    Pool, RetryConfig, Server, TlsMode, Upstream,
+    Admin, Auth, AuthMode, Cache, CacheRule, Catalog, CircuitBreakerConfig, ClientTls, Config, Host, Log,
+    ParallelConfig, Pool, RetryConfig, Server, TlsMode, Upstream,
 };
 
 /// A longer wait than this is a slip of the pen.
@@ -41,6 +41,7 @@ pub(super) fn violations(config: &Config) -> Vec<Violation> {
     rules.server(&config.server);
     rules.tls(&config.tls);
     rules.upstream(&config.upstream);
+    rules.one_server_for_scans(config);
     rules.pool(&config.pool);
     rules.guard(&config.retry, &config.breaker);
     rules.auth(&config.auth);
@@ -162,6 +163,16 @@ impl Rules {
                 &["upstream.sslkey", "upstream.sslcert"],
                 &upstream.sslkey,
                 "needed with upstream.sslcert",
+            );
+        }
+    }
+
+    /// The connections that share a scan must be to one server, which is not made sure of where there are several.
+    fn one_server_for_scans(&mut self, config: &Config) {
+        if config.parallel.enabled && config.upstream.host.contains(',') {
+            self.broken(
+                &["parallel.enabled", "upstream.host"],
+                "parallel.enabled needs a single host in upstream.host",
             );
         }
     }

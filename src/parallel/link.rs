@@ -13,6 +13,7 @@ use super::order::Place;
 use crate::upstream::backend::is_quiet;
 use crate::upstream::login::Connection;
 use crate::upstream::open::{self, Target};
+use crate::upstream::peer::Peer;
 use crate::wire::error::{ErrorResponse, sqlstate};
 use crate::wire::frame::{self, FrameError, HEADER_BYTES, backend};
 use crate::wire::message::Target as Named;
@@ -136,14 +137,15 @@ pub struct Link {
     /// Bytes of the message at the front of `input` of which a part has been passed on.
     passing: usize,
     owes: bool,
+    peer: Peer,
     pid: i32,
     secret: Bytes,
 }
 
 impl Link {
     pub fn new(connection: Connection) -> Self {
-        let Connection { stream, buffer, pid, secret, .. } = connection;
-        Self { stream, input: buffer, passing: 0, owes: false, pid, secret }
+        let Connection { stream, peer, buffer, pid, secret, .. } = connection;
+        Self { stream, input: buffer, passing: 0, owes: false, peer, pid, secret }
     }
 
     /// An answer, or a part of one, is still to come.
@@ -288,7 +290,7 @@ impl Link {
         if !self.owes {
             return Ok(());
         }
-        if let Err(error) = open::cancel(target, self.pid, &self.secret).await {
+        if let Err(error) = open::cancel(target, &self.peer, self.pid, &self.secret).await {
             tracing::info!(pid = self.pid, %error, "a cancel request did not reach the upstream");
         }
         // The sender is kept: nobody stops this.
