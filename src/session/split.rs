@@ -42,6 +42,8 @@ pub struct Splitting {
     pub settings: Option<(Arc<SessionSettings>, Arc<parallel::Replay>)>,
     /// Questions that the present request has been held up by.
     questions: u8,
+    /// A statement, by its shape, about which asking has led to nothing, and until when it is not asked about again.
+    unanswered: Option<([u8; 32], u64)>,
     /// Begun for the request at the front of the input, which waits for its first rows.
     starting: Option<Box<Split>>,
 }
@@ -117,6 +119,9 @@ impl Session {
         if !self.may_split(request) || self.splitting.questions >= QUESTIONS {
             return false;
         }
+        if self.is_unanswered(request) {
+            return false;
+        }
         match self.split_step(request, bypass) {
             // It is asked on a connection of the session's.
             Ok(Step::Ask(_)) if !self.attach() => true,
@@ -143,7 +148,10 @@ impl Session {
         }
         let started = match self.split_step(request, bypass) {
             Ok(Step::Split(analysis)) => self.start_split(request, &analysis).map(|rows| (rows, analysis)),
-            Ok(Step::Ask(_)) => Err(Unsplit::Failed),
+            Ok(Step::Ask(_)) => {
+                self.note_unanswered(request);
+                Err(Unsplit::Failed)
+            }
             Err(reason) => Err(reason),
         };
         match started {
@@ -167,6 +175,20 @@ impl Session {
                 Plan::Relay(fill)
             }
         }
+    }
+
+    fn note_unanswered(&mut self, request: &ReadRequest<'_>) {
+        if !self.is_unanswered(request)
+            && let Some(part) = request.statement.parts.first()
+        {
+            let until = self.shared.store.now() + PAUSE.as_millis() as u64;
+            self.splitting.unanswered = Some((part.shape, until));
+        }
+    }
+
+    fn is_unanswered(&self, request: &ReadRequest<'_>) -> bool {
+        let Some((shape, until)) = self.splitting.unanswered else { return false };
+        request.statement.parts.first().is_some_and(|part| part.shape == shape) && self.shared.store.now() < until
     }
 
     /// What has become of a split that was begun for the request at hand.
