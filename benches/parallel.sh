@@ -22,6 +22,8 @@ HELIOSPROXY_PARALLEL_ENABLED=false proxy_start "$work/unsplit.log" postgres
 unsplit=$PROXY_PORT
 HELIOSPROXY_PARALLEL_ENABLED=true HELIOSPROXY_PARALLEL_MAX_PARALLELISM=2 proxy_start "$work/split.log" postgres
 split=$PROXY_PORT split_http=$PROXY_HTTP
+# Nothing is split while nobody watches the catalogue, and it is watched while somebody is there.
+"$PGBIN/psql" -qX -h 127.0.0.1 -p "$split" -U postgres -c "SELECT pg_sleep(3600)" >/dev/null 2>&1 &
 
 # drain PORT SQL: reads the whole answer and prints seconds and bytes. It looks at the end of the answer only, as no driver could.
 drain() {
