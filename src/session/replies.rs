@@ -122,12 +122,16 @@ impl Session {
                 }
             }
         }
-        if header.tag == backend::PARAMETER_STATUS
-            && let Ok(status) = ParameterStatus::decode(body)
-        {
-            self.reported(&status, reply.route);
-        }
         let mut route = reply.route;
+        if header.tag == backend::PARAMETER_STATUS {
+            if self.sharing.is_none() {
+                // The proxy's own work changes nothing for good here: what is told in the middle of it comes from elsewhere.
+                route = Route::Forward;
+            }
+            if let Ok(status) = ParameterStatus::decode(body) {
+                self.reported(&status, route);
+            }
+        }
         if matches!(header.tag, backend::ERROR_RESPONSE | backend::NOTICE_RESPONSE)
             && let Some(code) = last_words(body)
         {
