@@ -55,7 +55,12 @@ async fn until_the_ended_are_gone(world: &World, direct: &mut Connection) {
         return;
     }
     let names = ended.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
-    let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name IN ({names})");
+    // Where connections are shared, one whose client has left while it was idle is kept under the client's name for the next one.
+    let kept = match world.settings.connections {
+        None => "",
+        Some(_) => " AND NOT (state = 'idle' AND state_change < now() - interval '2 seconds')",
+    };
+    let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name IN ({names}){kept}");
     wait_until("the processes of ended connections are gone", async || {
         direct.ask(&Request::new(&sql, Vec::new()), How::Simple).await.expect("an answer").rows == [[0]]
     })
