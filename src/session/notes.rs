@@ -158,9 +158,6 @@ impl Session {
         let rolls_back = effects.transaction == Transaction::RollsBack && span.classified.is_empty();
         span.add(&effects, statement);
         self.leave_trace(&mut effects);
-        if effects.concerns_databases {
-            self.shared.pool.close_unused();
-        }
         let Some(classified) = classified else {
             span.writes.doubts_catalog |= effects.doubts_catalog;
             return;

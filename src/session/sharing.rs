@@ -45,8 +45,6 @@ pub struct Sharing {
     pub(super) loses_state: bool,
     /// Others wait: the connection is offered before the next request is taken.
     yields: bool,
-    /// It has said that it holds a connection.
-    is_holding: bool,
     lifetime: Duration,
     pub(super) prepared_limit: usize,
     /// Makes names that no other session has.
@@ -76,7 +74,6 @@ impl Sharing {
             long_unnamed: false,
             loses_state: config.mode == config::PoolMode::Transaction,
             yields: false,
-            is_holding: false,
             lifetime: Duration::from_secs(config.max_lifetime_secs),
             prepared_limit: config.prepared_statements,
             serial: 0,
@@ -228,7 +225,6 @@ impl Session {
         let Some(sharing) = &mut self.sharing else { return };
         sharing.traces.end_transaction();
         self.control.activity.is_tied(sharing.traces.pin());
-        sharing.is_holding = false;
         sharing.yields = self.shared.pool.is_wanted() && self.pipeline.is_empty() && self.open.is_none();
     }
 
@@ -292,17 +288,12 @@ impl Session {
         (sharing.own_names && !pinned).then_some(Job::TakeNamesBack)
     }
 
-    /// Keeps the connection until somebody wants it.
+    /// Keeps the connection until somebody wants it. Says so anew each time: whoever was asked once is asked no more.
     fn hold(&mut self) {
-        let Some(sharing) = &mut self.sharing else { return };
+        let Some(sharing) = &self.sharing else { return };
         let provable = sharing.traces.is_doubtful() || (sharing.own_names && sharing.traces.pin().is_none());
-        if sharing.is_holding || !provable {
-            return;
-        }
-        sharing.is_holding = true;
-        if let Some(home) = &sharing.home {
-            home.hold(self.control.clone());
-        }
+        let Some(home) = sharing.home.as_ref().filter(|_| provable) else { return };
+        home.hold(self.control.clone());
         if self.shared.pool.is_wanted() {
             // Whoever began to wait a moment ago may not have seen it.
             self.control.wake();

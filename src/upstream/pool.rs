@@ -219,19 +219,6 @@ impl Pool {
         PoolKey::new(startup, secret, self.0.generation.load(Ordering::SeqCst))
     }
 
-    /// Closes shared connections that are nobody's: they would keep a database from being dropped, though nobody uses it.
-    pub fn close_unused(&self) {
-        let state = self.0.state();
-        let here = std::thread::current().id();
-        let mut unused = Vec::new();
-        for group in state.groups.values() {
-            unused.extend(std::iter::from_fn(|| group.take_free(here)));
-        }
-        drop(state);
-        // They give their permits back under the lock.
-        drop(unused);
-    }
-
     /// Whether somebody waits for a connection.
     pub fn is_wanted(&self) -> bool {
         self.0.waiting.load(Ordering::SeqCst) > 0
