@@ -10,22 +10,10 @@ ROUNDS=${ROUNDS:-3} CELL_SECONDS=${CELL_SECONDS:-2} SCALE=${SCALE:-10} CLIENTS=$
 MODES="simple extended prepared"
 OUTPUT=${1:-}
 
-DIR=
-cleanup() {
-  trap - EXIT INT TERM
-  proxies_stop
-  [ ! -f "$DIR/pgbouncer.pid" ] || proxy_stop "$(cat "$DIR/pgbouncer.pid")"
-  cluster_stop
-  [ -z "$DIR" ] || rm -rf "$DIR"
-}
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
+leave_nothing_behind
 need_postgres
 need_proxy
-BOUNCER=$(PATH=$PATH:/usr/sbin:/usr/local/sbin command -v pgbouncer || true)
-if [ -z "$BOUNCER" ]; then install_packages pgbouncer; BOUNCER=$(PATH=$PATH:/usr/sbin command -v pgbouncer); fi
+need_pgbouncer
 
 DIR=$(mktemp -d "${TMPDIR:-/tmp}/heliosproxy-compare-XXXXXX")
 chmod 755 "$DIR"

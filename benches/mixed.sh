@@ -10,17 +10,7 @@ set -euo pipefail
 ROUNDS=${ROUNDS:-3} SECONDS_EACH=${SECONDS_EACH:-20} EXPONENT=${EXPONENT:-1.0}
 OUTPUT=${1:-}
 
-DIR=
-cleanup() {
-  trap - EXIT INT TERM
-  proxies_stop
-  cluster_stop
-  [ -z "$DIR" ] || rm -rf "$DIR"
-}
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
+leave_nothing_behind
 need_postgres
 need_proxy
 LOAD=$(cd "$ROOT" && cargo bench --locked --bench mixed_load --no-run --message-format=json 2>/dev/null \

@@ -17,17 +17,7 @@ REPEATS=21
 QUERY="SELECT a.bid, count(*), sum(a.abalance) AS balance, round(avg(a.abalance), 2) AS mean, max(a.abalance) AS richest
 FROM pgbench_accounts a JOIN pgbench_branches b ON b.bid = a.bid GROUP BY a.bid ORDER BY a.bid"
 
-DIR=
-cleanup() {
-  trap - EXIT INT TERM
-  proxies_stop
-  cluster_stop
-  [ -z "$DIR" ] || rm -rf "$DIR"
-}
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
+leave_nothing_behind
 need_postgres
 need_proxy
 DIR=$(mktemp -d "${TMPDIR:-/tmp}/heliosproxy-demo-XXXXXX")

@@ -160,5 +160,28 @@ proxies_stop() {
   for pid in "${PROXY_PIDS[@]}"; do proxy_stop "$pid"; done
 }
 
+# leave_nothing_behind: from here on, however the script ends, its proxies, the PgBouncer of $DIR and the cluster end, and $DIR, which
+# is to be made after this, is removed.
+leave_nothing_behind() {
+  DIR=
+  trap clean_up EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+}
+
+clean_up() {
+  trap - EXIT INT TERM
+  proxies_stop
+  [ ! -f "$DIR/pgbouncer.pid" ] || proxy_stop "$(cat "$DIR/pgbouncer.pid")"
+  cluster_stop
+  [ -z "$DIR" ] || rm -rf "$DIR"
+}
+
+# need_pgbouncer: installs it if it is missing; BOUNCER is its path.
+need_pgbouncer() {
+  BOUNCER=$(PATH=$PATH:/usr/sbin:/usr/local/sbin command -v pgbouncer || true)
+  [ -n "$BOUNCER" ] || { install_packages pgbouncer; BOUNCER=$(PATH=$PATH:/usr/sbin command -v pgbouncer); }
+}
+
 # median: of the numbers on standard input, one a line.
 median() { sort -n | awk '{ v[NR] = $1 } END { if (NR) print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
