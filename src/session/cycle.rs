@@ -32,6 +32,7 @@ pub struct Side {
     pub output: BytesMut,
     /// Written, but perhaps not through TLS yet.
     unflushed: bool,
+    /// Nothing more comes from it.
     pub closed: bool,
     /// The task is woken when there is more to read. A side whose stream is another one begins without.
     armed: bool,
@@ -184,6 +185,7 @@ impl Session {
             && self.waiting.is_none()
             && !self.is_attaching()
             && self.cancelling.is_none()
+            && !self.upstream.closed
             && !self.is_held_back()
             && !self.splitting.is_starting()
             && !self.pipeline.at_own()
@@ -192,9 +194,16 @@ impl Session {
         let refill = self.client.output.is_empty() && self.replay.as_ref().is_some_and(Replay::is_ready);
         let read_upstream = self.backend.is_some() && self.upstream.is_unheard() && !self.upstream_is_held();
         let read_client = self.client.is_unheard() && !self.client_is_held();
-        let ended = self.upstream.closed && self.client.output.is_empty() && self.replay.is_none();
+        let ended = self.upstream.closed && self.upstream_is_spent();
         let gone = self.client.closed && (!self.pipeline.at_own() || self.farewell.is_none());
         reply || request || refill || read_upstream || read_client || ended || gone || self.is_called()
+    }
+
+    /// The client has all that the upstream has said, as far as it is whole.
+    fn upstream_is_spent(&self) -> bool {
+        self.client.output.is_empty()
+            && self.replay.is_none()
+            && (self.upstream.input.is_empty() || self.reply_needed > self.upstream.input.len())
     }
 
     /// No room for more of what the upstream says.
@@ -263,8 +272,7 @@ impl Session {
 
     fn read_upstream(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         if self.upstream.closed {
-            let flushed = self.client.output.is_empty() && self.replay.is_none();
-            return if flushed { Err(End::Upstream) } else { Ok(()) };
+            return if self.upstream_is_spent() { Err(End::Upstream) } else { Ok(()) };
         }
         self.upstream.armed = false;
         let held = self.upstream_is_held();

@@ -13,7 +13,7 @@ use super::pipeline::{Event, Route};
 use super::span::Span;
 use super::witness::Trust;
 use crate::telemetry::metrics::Path;
-use crate::upstream::lookout::last_words;
+use crate::upstream::lookout::{is_fatal, last_words};
 use crate::wire::error::{ErrorResponse, field, sqlstate};
 use crate::wire::frame::{self, HEADER_BYTES, Header, backend};
 use crate::wire::message::backend::ParameterStatus;
@@ -58,8 +58,8 @@ impl Session {
                     self.reply_needed = HEADER_BYTES;
                     break;
                 };
-                let cancelled = self.overdue && header.tag == backend::ERROR_RESPONSE && header.total <= CONTROL_BYTES;
-                if is_control(header.tag) || cancelled {
+                let error = header.tag == backend::ERROR_RESPONSE && header.total <= CONTROL_BYTES;
+                if is_control(header.tag) || error {
                     if header.total > CONTROL_BYTES {
                         return Err(broken("a control message of the server is too long"));
                     }
@@ -74,7 +74,10 @@ impl Session {
                 let rest = &input[run..];
                 let length = header.total.min(rest.len());
                 let mut route = self.reply(header, &rest[..length])?;
-                if cancelled && field(&rest[HEADER_BYTES..length], b'C') == Some(sqlstate::QUERY_CANCELED.as_bytes()) {
+                if error
+                    && self.overdue
+                    && field(&rest[HEADER_BYTES..length], b'C') == Some(sqlstate::QUERY_CANCELED.as_bytes())
+                {
                     reworded = Some(query_timeout());
                     route = Route::Swallow;
                 }
@@ -138,6 +141,8 @@ impl Session {
             self.last_words = Some(code.into());
             // They are the client's to hear, also in the middle of the proxy's own work.
             route = Route::Forward;
+            // The client knows that it is over: nothing is asked or answered any more, however long the connection takes to end.
+            self.upstream.closed |= is_fatal(body);
         }
         match reply.event {
             None => {}

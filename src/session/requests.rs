@@ -90,6 +90,7 @@ impl Session {
             self.cancelling = None;
         }
         Ok(!self.client.input.is_empty()
+            && !self.upstream.closed
             && !self.pipeline.at_own()
             && self.replay.is_none()
             && self.client.output.len() < self.buffer_bytes

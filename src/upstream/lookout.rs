@@ -78,10 +78,15 @@ pub fn last_words(body: &[u8]) -> Option<&str> {
     let code = std::str::from_utf8(field(body, b'C')?).ok()?;
     // `V` is `S` in English.
     match (field(body, b'V')?, code) {
-        (b"FATAL" | b"PANIC", code) => Some(code),
+        _ if is_fatal(body) => Some(code),
         (b"WARNING", sqlstate::ADMIN_SHUTDOWN | sqlstate::CRASH_SHUTDOWN) => Some(sqlstate::CRASH_SHUTDOWN),
         _ => None,
     }
+}
+
+/// Whether the backend ends with this message: nothing comes after it but the end of the connection.
+pub fn is_fatal(body: &[u8]) -> bool {
+    matches!(field(body, b'V'), Some(b"FATAL" | b"PANIC"))
 }
 
 #[cfg(test)]

@@ -42,6 +42,24 @@ async fn a_connection_cut_in_the_middle_of_rows_is_no_result() {
 }
 
 #[tokio::test]
+async fn nothing_comes_after_the_last_words_of_a_backend() {
+    let options = Options::default().arg("--auth").arg("trust").key("pool.mode", "auto");
+    let (stage, relay) = behind_a_relay(options).await;
+    let mut raw = stage.raw().await;
+    // The proxy keeps its connection: it does not know what this has left.
+    raw.query("DO 'BEGIN END'").await;
+    relay.turn(Weather::Endless);
+    let clients = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
+        AND backend_type = 'client backend' AND pid <> pg_backend_pid() AND application_name <> 'heliosproxy'";
+    assert_eq!(stage.direct().await.text(clients).await.len(), 1);
+    let frames = within("the end", raw.until_closed()).await;
+    assert_eq!(frames.len(), 1, "{frames:?}");
+    assert_eq!(frames[0].field('C').as_deref(), Some("57P01"));
+    relay.cut();
+    nothing_leaks(&stage).await;
+}
+
+#[tokio::test]
 async fn cuts_under_load_lose_nothing_and_repeat_nothing() {
     let (stage, relay) = behind_a_relay(Options::default()).await;
     stage.direct().await.run(TABLE).await;

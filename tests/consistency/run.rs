@@ -32,7 +32,6 @@ async fn every_answer_is_possible_under_a_random_workload() {
 
 /// The same with fewer upstream connections than clients, whose settings are all different.
 #[tokio::test]
-#[ignore = "fails: now and then a client that shares connections is never answered (docs/pooling.md, Known to be wrong)"]
 async fn every_answer_is_possible_on_few_shared_connections() {
     let settings = Settings {
         seed: environment("CONSISTENCY_SEED").unwrap_or_else(rand::random),

@@ -21,6 +21,8 @@ pub enum Weather {
     Shut,
     /// Everything is accepted, nothing comes through: the other side seems to hang.
     Frozen,
+    /// Everything comes through but the end of a connection.
+    Endless,
     /// A few bytes at a time, with a pause between them.
     Slow(usize, Duration),
 }
@@ -101,7 +103,10 @@ async fn pump(
             Weather::Slow(bytes, _) => bytes.min(buffer.len()),
             _ => buffer.len(),
         };
-        let Ok(read @ 1..) = from.read(&mut buffer[..most]).await else { return };
+        let Ok(read @ 1..) = from.read(&mut buffer[..most]).await else {
+            let _ = now.wait_for(|weather| *weather != Weather::Endless).await;
+            return;
+        };
         let Ok(state) = now.wait_for(|weather| *weather != Weather::Frozen).await.map(|state| *state) else { return };
         if let Weather::Slow(_, pause) = state {
             tokio::time::sleep(pause).await;
