@@ -3,7 +3,7 @@
 //! **Invariant.** Every request is answered as PostgreSQL would: an error in an extended batch skips to the next Sync, one in a
 //! transaction block lets nothing in but its end, and ReadyForQuery says which of the three states it is. A message is no longer
 //! than [`LONGEST_MESSAGE`], a visitor has no more than [`MOST_NAMES`] statements and portals, and a command that runs can be
-//! cancelled.
+//! cancelled; a cancel request that came before it began cancels nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -136,6 +136,8 @@ impl Conversation {
                 return Ok(());
             }
             let frame = input.split_to(header.total).freeze();
+            // What was to be cancelled is over.
+            self.visitor.control.forget_cancels();
             self.message(header, &frame.slice(HEADER_BYTES..)).await?;
         }
     }
@@ -337,6 +339,7 @@ impl Conversation {
         }
         let desk = self.desk.clone();
         tokio::select! {
+            biased;
             answer = (command.run)(&desk, arguments) => Ok(answer),
             told = self.visitor.control.told() => match told {
                 Told::Cancel => {

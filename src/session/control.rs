@@ -57,8 +57,12 @@ impl Control {
     /// Cancel what runs for the client. Ends when that has been done.
     pub async fn cancel(&self) {
         let (done, wait) = oneshot::channel();
-        lock(&self.cancels).push(done);
-        self.raise(CANCEL);
+        {
+            // Both at once: a flag that is raised after its request was taken would be one more cancel, with nobody who waits for it.
+            let mut cancels = lock(&self.cancels);
+            cancels.push(done);
+            self.raise(CANCEL);
+        }
         // Nothing is ever sent; the sender's end is the answer.
         let _ = wait.await;
     }
@@ -96,6 +100,11 @@ impl Control {
         .await
     }
 
+    /// Nothing runs: whoever has asked for a cancel goes on, and nothing comes of it.
+    pub fn forget_cancels(&self) {
+        drop(self.take_cancels());
+    }
+
     /// Have another look at everything.
     pub fn wake(&self) {
         self.waker.wake();
@@ -119,8 +128,9 @@ impl Control {
 
     /// Takes the cancel requests; whoever sent them waits until the senders are dropped.
     pub(super) fn take_cancels(&self) -> Vec<oneshot::Sender<()>> {
+        let mut cancels = lock(&self.cancels);
         self.flags.fetch_and(!CANCEL, Ordering::AcqRel);
-        std::mem::take(&mut *lock(&self.cancels))
+        std::mem::take(&mut *cancels)
     }
 
     fn raise(&self, flag: u8) {
@@ -207,7 +217,7 @@ impl Drop for Registration {
             keyed.remove(&self.pid);
         }
         drop(keyed);
-        drop(self.control.take_cancels());
+        self.control.forget_cancels();
     }
 }
 

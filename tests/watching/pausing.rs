@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::task::Poll;
 
+use crate::harness::raw::{Batch, Raw, cancel};
 use crate::harness::{Client, Cluster, Options, Stage, wait_until, within};
 
 fn options() -> Options {
@@ -13,9 +14,14 @@ async fn admin(stage: &Stage) -> Client {
     Client::connect(stage.proxy.port, "admin", "helios").await
 }
 
-/// Polls once; what is sent by then has been sent.
+/// Polls once.
+async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    std::future::poll_fn(|cx| Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx))).await
+}
+
+/// Whether it has begun and not ended; what is sent by then has been sent.
 async fn begin(future: &mut (impl Future + Unpin)) -> bool {
-    std::future::poll_fn(|cx| Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx).is_pending())).await
+    poll_once(future).await.is_pending()
 }
 
 #[tokio::test]
@@ -54,21 +60,21 @@ async fn a_pause_that_cannot_come_about_or_is_given_up_holds_nobody_back() {
     assert_eq!(admin.fails("PAUSE 1").await, "55000");
     let other = stage.client().await;
     assert_eq!(other.one("SELECT 1").await, "1", "nobody is held back");
-    let token = admin.cancel_token();
-    let mut pausing = Box::pin(admin.batch_execute("PAUSE"));
-    assert!(begin(&mut pausing).await);
+    let mut patient = Raw::ready(stage.proxy.port, "admin", "helios").await;
+    let (number, key) = patient.key();
+    patient.send_batch(Batch::new().query("PAUSE")).await;
     let cancelled = async {
+        let mut answer = std::pin::pin!(patient.until_ready());
         // Until it has begun there is nothing to cancel.
         loop {
-            token.cancel_query(tokio_postgres::NoTls).await.unwrap();
-            tokio::task::yield_now().await;
+            cancel(stage.proxy.port, number, &key).await;
+            if let Poll::Ready(frames) = poll_once(&mut answer).await {
+                return frames;
+            }
         }
     };
-    let error = tokio::select! {
-        ended = within("the end of the pause", pausing) => ended.expect_err("it was cancelled"),
-        () = cancelled => unreachable!("it never ends"),
-    };
-    assert_eq!(error.code().unwrap().code(), "57014");
+    let frames = within("the end of the pause", cancelled).await;
+    assert_eq!(frames[0].field('C').as_deref(), Some("57014"), "{frames:?}");
     assert_eq!(other.one("SELECT 1").await, "1", "nobody is held back");
     client.run("COMMIT").await;
     admin.run("PAUSE").await;

@@ -1,6 +1,6 @@
 //! Commands that change something.
 
-use crate::harness::raw::{Raw, cancel};
+use crate::harness::raw::{Batch, Raw, cancel, tags};
 use crate::harness::{Client, Options, Stage, wait_until};
 
 fn options() -> Options {
@@ -75,6 +75,23 @@ async fn a_client_that_is_killed_hears_it_and_its_transaction_is_rolled_back() {
     wait_until("it is gone", async || admin.text("SHOW CLIENTS").await.len() == 1).await;
     assert_eq!(admin.fails(&format!("KILL {id}")).await, "42704");
     assert_eq!(admin.fails("KILL everybody").await, "42601");
+}
+
+#[tokio::test]
+async fn a_cancel_request_that_finds_a_visitor_at_rest_does_not_hit_his_next_command() {
+    let stage = Stage::with(options()).await;
+    let mut raw = Raw::ready(stage.proxy.port, "admin", "helios").await;
+    let (number, key) = raw.key();
+    for round in 0..300 {
+        // They arrive before, after and between these two, which are done as soon as they have begun.
+        let cancels = futures_util::future::join_all((0..3).map(|_| cancel(stage.proxy.port, number, &key)));
+        let commands = async {
+            raw.send_batch(Batch::new().query("SHOW VERSION").query("SHOW VERSION")).await;
+            (raw.until_ready().await, raw.until_ready().await)
+        };
+        let (_, (first, second)) = futures_util::future::join(cancels, commands).await;
+        assert_eq!((tags(&first), tags(&second)), ("TDCZ".into(), "TDCZ".into()), "{round}: {first:?} {second:?}");
+    }
 }
 
 #[tokio::test]
