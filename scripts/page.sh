@@ -29,7 +29,9 @@ cleanup() {
 trap cleanup EXIT
 
 cluster_start "$dir"
-proxy_start "$dir/proxy.log" postgres
+# Reads are split however small their table is.
+export HELIOSPROXY_PARALLEL_ENABLED=true HELIOSPROXY_PARALLEL_MIN_TABLE_MB=0 HELIOSPROXY_PARALLEL_MAX_PARALLELISM=2
+proxy_start "$dir/proxy.log" postgres --auth trust
 direct=(psql -X -q -h 127.0.0.1 -p "$CLUSTER_PORT" -U postgres postgres)
 "${direct[@]}" <<'SQL'
 CREATE TABLE orders (id int PRIMARY KEY, customer int, total numeric(10,2), note text);
@@ -52,6 +54,8 @@ cat > "$dir/uncached.sql" <<'SQL'
 SELECT id FROM orders ORDER BY random() LIMIT 1;
 SELECT count(*) FROM orders WHERE id > 10 AND current_date > '2020-01-01';
 SELECT * FROM "<img src=x onerror=window.markup=1>";
+/* helios: nocache */ SELECT note FROM orders;
+/* helios: nocache parallel=1 */ SELECT note FROM orders;
 SQL
 pgbench -n -h 127.0.0.1 -p "$PROXY_PORT" -U postgres -c 4 -T 600 -R 400 -f "$dir/load.sql" postgres >/dev/null 2>&1 &
 load+=($!)

@@ -17,6 +17,7 @@ mod parallel {
     mod generator;
     mod left_alone;
     mod sessions;
+    mod shown;
     mod stage;
     mod the_same_rows;
 }

@@ -7,8 +7,8 @@ use super::Desk;
 use super::table::{Column, Row};
 use super::{
     cache_explain, flush_cache, kill, pause, reload, resume, set, show_breakers, show_cache, show_cache_advice,
-    show_cache_top, show_clients, show_config, show_help, show_pins, show_pools, show_servers, show_stats,
-    show_version,
+    show_cache_top, show_clients, show_config, show_help, show_parallel, show_parallel_skipped, show_pins, show_pools,
+    show_servers, show_stats, show_version,
 };
 use crate::statement::lexer::{Kind, Token};
 use crate::statement::literal;
@@ -68,6 +68,8 @@ pub const ALL: &[&Command] = &[
     &show_cache_advice::COMMAND,
     &cache_explain::COMMAND,
     &cache_explain::SHOWN,
+    &show_parallel::COMMAND,
+    &show_parallel_skipped::COMMAND,
     &show_breakers::COMMAND,
     &flush_cache::COMMAND,
     &kill::COMMAND,

@@ -24,6 +24,8 @@ mod show_cache_top;
 mod show_clients;
 mod show_config;
 mod show_help;
+mod show_parallel;
+mod show_parallel_skipped;
 mod show_pins;
 mod show_pools;
 mod show_servers;

@@ -4,7 +4,10 @@ use serde_json::{Value, json};
 
 use super::command::Command;
 use super::table::{self, Row};
-use super::{Desk, show_breakers, show_cache, show_cache_advice, show_cache_top, show_pools, show_stats};
+use super::{
+    Desk, show_breakers, show_cache, show_cache_advice, show_cache_top, show_parallel, show_parallel_skipped,
+    show_pools, show_stats,
+};
 use crate::telemetry::histogram::DurationHistogram;
 use crate::telemetry::metrics::Path;
 use crate::telemetry::process::Process;
@@ -27,12 +30,15 @@ impl Desk {
             "cache": first(&show_cache::COMMAND, &show_cache::rows(self)),
             "pools": all(&show_pools::COMMAND, &show_pools::rows(self)),
             "breakers": all(&show_breakers::COMMAND, &show_breakers::rows(self)),
+            "parallel": first(&show_parallel::COMMAND, &show_parallel::rows(self)),
+            "parallel_skipped": all(&show_parallel_skipped::COMMAND, &show_parallel_skipped::rows(self)),
             "top": all(&show_cache_top::COMMAND, &show_cache_top::rows(self, show_cache_top::By::Saved)),
             "advice": all(&show_cache_advice::COMMAND, &show_cache_advice::rows(self)),
             "process": { "resident_bytes": process.resident_bytes, "cpu_seconds": process.cpu_seconds },
             "latency": {
                 "cache": buckets(metrics.query_duration(Path::Cache)),
                 "upstream": buckets(metrics.query_duration(Path::Upstream)),
+                "parallel": buckets(metrics.query_duration(Path::Parallel)),
             },
             "metrics": metrics.snapshot().json(),
         })

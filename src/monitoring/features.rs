@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{global_metrics, operation_duration};
 use crate::telemetry::collector::Labels;
+use crate::telemetry::metrics::Outcome;
 use crate::telemetry::metrics::names::{self, Name};
 
 fn count(name: Name, labels: Labels<'_>, by: u64) {
@@ -25,7 +26,7 @@ pub fn record_streaming_query(rows: u64, batches: u64, took: Duration) {
 
 /// A parallel scan is complete.
 pub fn record_parallel_query(took: Duration) {
-    time(names::PARALLEL_DURATION, &[], took);
+    time(names::PARALLEL_DURATION, &[("outcome", Outcome::Complete.label())], took);
 }
 
 pub fn record_cache_access(hit: bool) {
@@ -57,10 +58,26 @@ pub fn record_operation(operation: &'static str, took: Duration, failure: Option
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use super::*;
 
+    /// The names of the labels of every series, by the metric's name.
+    fn labels(text: &str) -> BTreeMap<String, BTreeSet<Vec<String>>> {
+        let mut found: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for line in text.lines().filter(|line| line.starts_with("heliosdb_")) {
+            let (series, _) = line.rsplit_once(' ').expect("a value");
+            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+            let names = labels.split("\",").filter_map(|label| Some(label.split_once('=')?.0.to_owned()));
+            found.entry(name.to_owned()).or_default().insert(names.filter(|name| name != "le").collect());
+        }
+        found
+    }
+
     #[test]
-    fn everything_has_its_series() {
+    fn everything_joins_the_series_of_the_proxy() {
+        // In one collector, as in the proxy's own process.
+        let _proxy = crate::telemetry::metrics::Metrics::on(global_metrics().clone());
         record_streaming_query(1000, 10, Duration::from_millis(5));
         record_parallel_query(Duration::from_millis(5));
         record_cache_access(true);
@@ -73,7 +90,7 @@ mod tests {
             "heliosdb_streaming_query_rows_total 1000",
             "heliosdb_streaming_query_batches_total 10",
             "heliosdb_streaming_query_duration_seconds_count 1",
-            "heliosdb_parallel_query_duration_seconds_count 1",
+            "heliosdb_parallel_query_duration_seconds_count{outcome=\"complete\"} 1",
             "heliosdb_cache_accesses_total{result=\"hit\"} 1",
             "heliosdb_cache_evictions_total{reason=\"capacity\"} 1",
             "heliosdb_circuit_breaker_state_changes_total{service=\"other\",state=\"open\"} 1",
@@ -82,6 +99,9 @@ mod tests {
             "heliosdb_operation_errors_total{operation=\"other\",kind=\"io\"} 1",
         ] {
             assert!(text.lines().any(|line| line == series), "{series} in\n{text}");
+        }
+        for (name, labels) in labels(&text) {
+            assert_eq!(labels.len(), 1, "{name} has series with other labels than its others: {labels:?}");
         }
     }
 }

@@ -41,6 +41,18 @@ pub struct ParallelQueryExecutor {
     pool: LinkPool,
     /// Mebibytes for rows that are not due.
     memory: Arc<Semaphore>,
+    max_memory_mb: usize,
+}
+
+/// What all split statements together hold now, and may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage {
+    pub working: usize,
+    pub idle: usize,
+    pub max_connections: usize,
+    /// Set aside for rows that are not due.
+    pub memory_mb: usize,
+    pub max_memory_mb: usize,
 }
 
 /// The rows of a split statement, in the order of the table's blocks.
@@ -90,6 +102,7 @@ impl ParallelQueryExecutor {
             metrics,
             pool: LinkPool::new(config.max_connections, Duration::from_secs(config.idle_timeout_secs)),
             memory: Arc::new(Semaphore::new(config.max_memory_mb as usize)),
+            max_memory_mb: config.max_memory_mb as usize,
         })
     }
 
@@ -125,6 +138,17 @@ impl ParallelQueryExecutor {
 
     pub fn idle_connections(&self) -> usize {
         self.pool.idle_connections()
+    }
+
+    pub fn usage(&self) -> Usage {
+        let (idle, max_connections) = (self.pool.idle_connections(), self.pool.max_connections());
+        Usage {
+            working: max_connections.saturating_sub(self.pool.available()),
+            idle,
+            max_connections,
+            memory_mb: self.max_memory_mb.saturating_sub(self.memory.available_permits()),
+            max_memory_mb: self.max_memory_mb,
+        }
     }
 
     /// Closes all idle connections: to the server they are somebody's who is in the database, which can then not be dropped.

@@ -32,6 +32,7 @@ pub struct LinkKey {
 }
 
 pub struct LinkPool {
+    max_connections: usize,
     permits: Arc<Semaphore>,
     idle: Mutex<VecDeque<Idle>>,
     idle_timeout: Duration,
@@ -50,8 +51,9 @@ struct Idle {
 
 impl LinkPool {
     pub fn new(max_connections: usize, idle_timeout: Duration) -> Self {
-        let permits = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
-        Self { permits, idle: Mutex::default(), idle_timeout }
+        let max_connections = max_connections.min(Semaphore::MAX_PERMITS);
+        let permits = Arc::new(Semaphore::new(max_connections));
+        Self { max_connections, permits, idle: Mutex::default(), idle_timeout }
     }
 
     /// An idle link that is as good as a new one.
@@ -91,6 +93,10 @@ impl LinkPool {
 
     pub fn idle_connections(&self) -> usize {
         self.idle().len()
+    }
+
+    pub fn max_connections(&self) -> usize {
+        self.max_connections
     }
 
     pub fn close_idle(&self) {

@@ -73,6 +73,8 @@ try {
   await until('an advice', `/random/.test(document.getElementById('advice').textContent)`);
   await until('a curve', `document.querySelectorAll('#throughput path').length === 4`);
   await until('a pool', `/postgres/.test(document.getElementById('pools').textContent)`);
+  await until('a split read', `/^[1-9]/.test(document.getElementById('split').textContent) && !document.getElementById('parallel').hidden`);
+  await until('reads that are not split, and why', `/[1-9].*hint/s.test(document.getElementById('skipped').textContent)`);
   // The load has asked for a table of this name, by a quoted identifier.
   await until('a text that looks like markup', `document.getElementById('advice').textContent.includes('<img src=x')`);
   check('a text stays a text', await evaluate(`document.querySelectorAll('img').length === 0 && !window.markup`));
