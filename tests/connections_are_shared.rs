@@ -7,6 +7,7 @@ mod harness;
 mod pooling {
     use crate::harness::{Options, Stage};
 
+    mod admission;
     mod cancels;
     mod leaving;
     mod names;

@@ -6,6 +6,7 @@
 mod harness;
 
 mod races {
+    mod admission;
     mod catalogue;
     mod endings;
     mod fills;

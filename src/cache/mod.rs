@@ -4,6 +4,7 @@
 //! the counters it may bump before it is sent and bumps them, unmarking, when its transaction is over; only then is its
 //! client told. See [`versions`] for why this is enough.
 
+pub mod admission;
 pub mod entry;
 pub mod flight;
 pub mod key;

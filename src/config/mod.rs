@@ -245,6 +245,12 @@ pub struct Cache {
     pub max_entry_bytes: usize,
     /// Longest wait of an identical miss for the first one; then it goes to the upstream itself.
     pub single_flight_wait_ms: u64,
+    /// Misses that are on their way to the upstream at once; 0 for any number.
+    pub max_misses: usize,
+    /// Misses of statements that differ only in their literals; 0 for any number.
+    pub max_misses_per_statement: usize,
+    /// Longest wait of a miss for its turn; then it goes upstream all the same.
+    pub miss_wait_ms: u64,
     /// Functions, operators and casts of the user's that are declared IMMUTABLE are taken to be.
     pub trust_immutable_functions: bool,
     /// In order; the first that matches a statement counts.
@@ -417,6 +423,9 @@ impl Default for Cache {
             enable_stats: true,
             max_entry_bytes: 8 * 1024 * 1024,
             single_flight_wait_ms: 1000,
+            max_misses: 0,
+            max_misses_per_statement: 0,
+            miss_wait_ms: 5000,
             trust_immutable_functions: false,
             rules: Vec::new(),
         }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{Peer, Sessions, Signal};
 use crate::admin::{self, Desk};
+use crate::cache::admission::{Admission, Limits};
 use crate::cache::flight::Flights;
 use crate::cache::ledger::Ledger;
 use crate::cache::rules::Rules;
@@ -64,7 +65,10 @@ impl Proxy {
         tokio::spawn(probe(target.clone(), current.clone(), control.clone(), lookout.clone(), health));
         let parallel =
             ParallelQueryExecutor::new(&config.parallel, target.clone(), lookout.clone(), server.metrics.clone());
+        let admission = Arc::new(Admission::default());
+        admission.set_limits(misses(config));
         let shared = Arc::new(Shared {
+            admission,
             metrics: server.metrics.clone(),
             statements: Statements::new(),
             store: Store::new(
@@ -140,8 +144,14 @@ impl Sessions for Proxy {
         }
         self.shared.pool.set_limits(&config.pool);
         self.shared.rules.store(Arc::new(Rules::new(&config.cache)));
+        self.shared.admission.set_limits(misses(&config));
         self.shared.config.store(config);
     }
+}
+
+/// How many misses may be on their way.
+fn misses(config: &Config) -> Limits {
+    Limits { in_all: config.cache.max_misses, of_a_shape: config.cache.max_misses_per_statement }
 }
 
 /// A circuit breaker whose changes are logged and counted.

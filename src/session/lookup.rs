@@ -9,6 +9,7 @@ use super::Session;
 use super::block::Status;
 use super::split::Split;
 use super::verdict::{Terms, Verdict};
+use crate::cache::admission::{self, Pass};
 use crate::cache::entry::{Entry, Origin, Recording};
 use crate::cache::flight::{Lead, Turn, Waiting};
 use crate::cache::key::{CacheKey, request_key};
@@ -42,8 +43,30 @@ pub enum Plan {
     Split(Box<Split>),
     /// Look at it again when what was asked, or begun, is there.
     Pause,
-    Wait(Waiting),
+    /// The same when this is over.
+    Wait(Wait),
     Relay(Option<Box<Fill>>),
+}
+
+/// What a read waits for.
+pub enum Wait {
+    /// The answer to an identical one.
+    Flight(Waiting),
+    /// Its turn to go upstream.
+    Turn(admission::Waiting),
+}
+
+/// What the request at the front of the client's input has been through already.
+#[derive(Default)]
+pub struct Attempt {
+    /// It has waited for an identical one.
+    pub(super) flight: bool,
+    /// It has waited for its turn.
+    pub(super) turn: bool,
+    /// The right to go upstream. It is kept while a connection is awaited: whoever has a connection waits for no pass.
+    pub(super) pass: Option<Pass>,
+    /// It is counted among those that the cache has not answered.
+    counted: bool,
 }
 
 /// A read on its way that may become an entry.
@@ -106,38 +129,74 @@ fn key(context: &[u8; 32], statement: &Statement, types: &[u32], bind: Option<&B
 }
 
 impl Session {
-    /// Decides about a read. `may_wait` is false if it has waited for an identical one before.
-    pub(super) fn plan(&mut self, request: &ReadRequest<'_>, may_wait: bool) -> Plan {
+    /// Decides about a read.
+    pub(super) fn plan(&mut self, request: &ReadRequest<'_>) -> Plan {
         if let Some(plan) = self.resume_split() {
             return plan;
         }
-        match self.consider(request, may_wait) {
+        let (fill, bypass) = match self.consider(request) {
+            Ok(Plan::Relay(fill)) => (fill, None),
             Ok(plan) => {
-                match (self.page(request.statement, request.text), &plan) {
-                    (Some(page), Plan::Serve(entry)) => page.hit(entry.frames(request.described).len(), entry.cost()),
-                    (Some(page), Plan::Relay(_)) => page.asked(),
-                    _ => {}
+                if let Plan::Serve(entry) = &plan
+                    && let Some(page) = self.page(request.statement, request.text)
+                {
+                    page.hit(entry.frames(request.described).len(), entry.cost());
                 }
-                match plan {
-                    Plan::Relay(fill) => self.split_or_relay(request, None, fill),
-                    plan => plan,
-                }
+                return plan;
             }
-            Err(bypass) if self.asks_about_split(request, Some(bypass)) => Plan::Pause,
-            Err(bypass) => {
-                if let Some(page) = self.page(request.statement, request.text) {
-                    page.bypassed(bypass);
-                }
-                self.count_bypass(bypass);
-                // Worth recording if the reason is likely gone when the answer is here.
-                let fill = bypass.is_passing().then(|| self.tentative(request)).flatten().map(Box::new);
-                self.split_or_relay(request, Some(bypass), fill)
+            Err(bypass) if self.asks_about_split(request, Some(bypass)) => return Plan::Pause,
+            // Worth recording if the reason is likely gone when the answer is here.
+            Err(bypass) => (bypass.is_passing().then(|| self.tentative(request)).flatten().map(Box::new), Some(bypass)),
+        };
+        if fill.is_some()
+            && let Some(waiting) = self.queue_up(request)
+        {
+            return Plan::Wait(Wait::Turn(waiting));
+        }
+        self.count_unanswered(request, bypass);
+        self.split_or_relay(request, bypass, fill)
+    }
+
+    /// The wait of a miss for its turn, if it has to wait.
+    ///
+    /// Nobody waits who may have what others need before they can give their turn back: locks, or a connection of the pool's.
+    fn queue_up(&mut self, request: &ReadRequest<'_>) -> Option<admission::Waiting> {
+        if self.attempt.turn || self.attempt.pass.is_some() {
+            return None;
+        }
+        let outside = self.block.status() == Status::Idle && !self.pipeline.owes_client() && self.open.is_none();
+        let tied = self.backend.is_some() && self.sharing.as_ref().is_some_and(|sharing| !sharing.is_free());
+        if !outside || tied {
+            return None;
+        }
+        match self.shared.admission.enter(request.statement.parts.first()?.shape)? {
+            Ok(pass) => {
+                self.attempt.pass = Some(pass);
+                None
             }
+            Err(waiting) => Some(waiting),
+        }
+    }
+
+    /// The cache does not answer this read: `bypass` is why it was not even asked.
+    fn count_unanswered(&mut self, request: &ReadRequest<'_>, bypass: Option<Bypass>) {
+        if std::mem::replace(&mut self.attempt.counted, true) {
+            return;
+        }
+        if let Some(page) = self.page(request.statement, request.text) {
+            match bypass {
+                None => page.asked(),
+                Some(bypass) => page.bypassed(bypass),
+            }
+        }
+        match bypass {
+            None => self.count_access(Access::Miss),
+            Some(bypass) => self.count_bypass(bypass),
         }
     }
 
     /// `Err` says why the cache is not used.
-    fn consider(&mut self, request: &ReadRequest<'_>, may_wait: bool) -> Result<Plan, Bypass> {
+    fn consider(&mut self, request: &ReadRequest<'_>) -> Result<Plan, Bypass> {
         let Verdict { outcome, analysis } = self.verdict(request);
         let Terms { key, ttl } = outcome?;
         let plan = analysis.as_ref().ok_or(Bypass::Undecided)?.read.as_ref().map_err(|bypass| *bypass)?;
@@ -157,18 +216,16 @@ impl Session {
         let dependencies = self.visit.database().versions.observe(plan.reads(part, bind)).ok_or(Bypass::InFlight)?;
         match self.shared.flights.board(key) {
             Turn::Lead(lead) => {
-                self.count_access(Access::Miss);
                 let basis = Basis::Known { key, ttl, dependencies, _lead: lead };
                 Ok(Plan::Relay(Some(Box::new(self.fill(request.statement, basis)))))
             }
             // In a block it might wait for somebody who waits for its locks.
-            Turn::Follow(waiting) if may_wait && request.stands && self.block.status() == Status::Idle => {
-                Ok(Plan::Wait(waiting))
+            Turn::Follow(waiting) if !self.attempt.flight && request.stands && self.block.status() == Status::Idle => {
+                // Others may go in the meantime.
+                self.attempt.pass = None;
+                Ok(Plan::Wait(Wait::Flight(waiting)))
             }
-            Turn::Follow(_) => {
-                self.count_access(Access::Miss);
-                Ok(Plan::Relay(None))
-            }
+            Turn::Follow(_) => Ok(Plan::Relay(None)),
         }
     }
 
@@ -194,7 +251,8 @@ impl Session {
     fn fill(&self, statement: &Statement, basis: Basis) -> Fill {
         let shape = statement.parts.first().map_or_else(ShapeId::default, |part| ShapeId::of(&part.shape));
         let origin = Origin { shape, flushes: self.shared.store.flushes() };
-        Fill { recording: Recording::new(self.max_entry_bytes), origin, basis, started: Instant::now() }
+        let recording = Recording::new(self.max_entry_bytes);
+        Fill { recording, origin, basis, started: Instant::now() }
     }
 
     /// Where the figures of a statement are kept. Not for a session in whose texts literals may end elsewhere.

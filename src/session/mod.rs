@@ -66,13 +66,15 @@ use self::control::Registration;
 use self::cycle::{End, Replay, Side};
 use self::jobs::{Analyse, Job};
 use self::known::KnownAnalyses;
-use self::lookup::Fill;
+use self::lookup::{Attempt, Fill};
 use self::pipeline::{Pipeline, Route};
 use self::prepared::{Asked, PreparedStatements};
+use self::requests::Turn;
 use self::sharing::Sharing;
 use self::span::Span;
 use self::split::Splitting;
 use self::witness::{Trust, Witness};
+use crate::cache::admission::Admission;
 use crate::cache::flight::Flights;
 use crate::cache::ledger::{Bookmarks, Ledger};
 use crate::cache::limbo::{BackendPid, Orphan};
@@ -98,6 +100,7 @@ pub const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What all sessions share.
 pub struct Shared {
+    pub admission: Arc<Admission>,
     pub config: Arc<ArcSwap<Config>>,
     /// Those of the present configuration.
     pub rules: ArcSwap<Rules>,
@@ -228,9 +231,10 @@ struct Session {
     lost: Writes,
     replay: Option<Replay>,
     splitting: Splitting,
-    /// An identical miss that is awaited.
-    waiting: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    has_waited: bool,
+    /// What the request at the front has been through already.
+    attempt: Attempt,
+    /// An identical miss, or a turn, that is awaited.
+    waiting: Option<Pin<Box<dyn Future<Output = Turn> + Send>>>,
     /// What the upstream has said like somebody who ends.
     last_words: Option<Box<str>>,
     /// Why the session cannot go on.
@@ -313,7 +317,7 @@ impl Session {
             replay: None,
             splitting: Splitting::new(state.account.filter(|_| state.caching)),
             waiting: None,
-            has_waited: false,
+            attempt: Attempt::default(),
             last_words: None,
             gives_up: None,
             overdue: false,

@@ -3,21 +3,22 @@
 //! A message longer than `server.max_inspect_bytes` is passed on in pieces and taken to write anything.
 
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
 
 use super::Session;
 use super::cycle::{End, Replay};
-use super::lookup::{Plan, ReadRequest};
+use super::lookup::{Attempt, Plan, ReadRequest, Wait};
 use super::naming::{Named, put_renamed};
 use super::notes::Judged;
 use super::pipeline::Request;
 use super::prepared::{Asked, Portal, Prepared, Standing};
 use super::span::Span;
+use crate::cache::admission::Pass;
 use crate::cache::entry::Entry;
-use crate::cache::flight::Waiting;
 use crate::statement::Statement;
 use crate::telemetry::metrics::{Access, Class as QueryClass, Path};
 use crate::wire::error::{ErrorResponse, sqlstate};
@@ -42,6 +43,14 @@ enum Taken {
     Served(usize),
     /// The same of a message that may not be all here.
     Renamed(usize),
+}
+
+/// What waiting has come to.
+pub(super) enum Turn {
+    /// An identical miss is answered, or takes too long.
+    Landed,
+    /// It is its turn, or that takes too long.
+    Given(Option<Pass>),
 }
 
 /// An extended query that is all there: `[Parse] Bind [Describe portal] Execute Sync` on the unnamed portal.
@@ -77,11 +86,15 @@ impl Session {
             return Ok(false);
         }
         if let Some(waiting) = &mut self.waiting {
-            if waiting.as_mut().poll(cx).is_pending() {
-                return Ok(false);
-            }
+            let Poll::Ready(turn) = waiting.as_mut().poll(cx) else { return Ok(false) };
             self.waiting = None;
-            self.has_waited = true;
+            match turn {
+                Turn::Landed => self.attempt.flight = true,
+                Turn::Given(pass) => {
+                    self.attempt.turn = true;
+                    self.attempt.pass = pass;
+                }
+            }
         }
         if let Some(cancelling) = &mut self.cancelling {
             if cancelling.poll_unpin(cx).is_pending() {
@@ -108,7 +121,11 @@ impl Session {
         let taken = self.take(&input);
         self.client.input = input;
         self.request_needed = 0;
-        match taken? {
+        let taken = taken?;
+        if !matches!(taken, Taken::Needs(_) | Taken::Waits) {
+            self.attempt = Attempt::default();
+        }
+        match taken {
             Taken::Needs(bytes) => {
                 self.request_needed = bytes;
                 Ok(false)
@@ -197,7 +214,6 @@ impl Session {
 
     /// A read by the extended protocol. `None` if it may write after all, and is relayed message by message.
     fn read_batch(&mut self, batch: Batch<'_>, input: &[u8]) -> Option<Taken> {
-        let may_wait = !std::mem::take(&mut self.has_waited);
         let Prepared { text, types, statement, .. } = &*batch.prepared;
         let standing = self.standing();
         // A named statement is the upstream's to make: it may be refused, and it is used again.
@@ -207,7 +223,7 @@ impl Session {
         };
         let request =
             ReadRequest { statement, text, types, bind: Some(batch.bind), described: batch.described, stands };
-        let taken = match self.plan(&request, may_wait) {
+        let taken = match self.plan(&request) {
             Plan::Wait(waiting) => {
                 self.wait_for(waiting);
                 Taken::Waits
@@ -250,7 +266,7 @@ impl Session {
                     self.push(Request::Describe);
                 }
                 let mut span = Box::<Span>::default();
-                span.fill = fill;
+                (span.fill, span.pass) = (fill, self.attempt.pass.take());
                 span.page = self.page(statement, text).cloned();
                 span.executes = standing.map(|standing| (batch.prepared.clone(), standing));
                 self.take_note(&mut span, judged, Some(statement));
@@ -394,8 +410,7 @@ impl Session {
         if statement.is_single_read() {
             let request =
                 ReadRequest { statement: &statement, text, types: &[], bind: None, described: true, stands: true };
-            let may_wait = !std::mem::take(&mut self.has_waited);
-            match self.plan(&request, may_wait) {
+            match self.plan(&request) {
                 Plan::Wait(waiting) => {
                     self.wait_for(waiting);
                     return Taken::Waits;
@@ -420,7 +435,7 @@ impl Session {
         let judged = self.judge(&statement, &[], None);
         self.wish_for_analyses(&statement, text, &[]);
         let mut span = self.open.take().unwrap_or_default();
-        (span.fill, span.witness) = (fill, asked);
+        (span.fill, span.pass, span.witness) = (fill, self.attempt.pass.take(), asked);
         span.page = match statement.is_single_read() {
             true => self.page(&statement, text).cloned(),
             false => self.page_of_relayed(&statement, text),
@@ -463,12 +478,25 @@ impl Session {
         Taken::Relayed(header.total)
     }
 
-    fn wait_for(&mut self, waiting: Waiting) {
-        let bound = std::time::Duration::from_millis(self.shared.config.load().cache.single_flight_wait_ms);
-        self.waiting = Some(Box::pin(async move {
-            // Whoever is late goes to the upstream itself.
-            let _ = tokio::time::timeout(bound, waiting.landed()).await;
-        }));
+    fn wait_for(&mut self, wait: Wait) {
+        let config = self.shared.config.load();
+        let bound = Duration::from_millis(match wait {
+            Wait::Flight(_) => config.cache.single_flight_wait_ms,
+            Wait::Turn(_) => config.cache.miss_wait_ms,
+        });
+        let metrics = self.shared.metrics.clone();
+        // Whoever is late goes to the upstream all the same.
+        self.waiting = Some(match wait {
+            Wait::Flight(waiting) => Box::pin(async move {
+                let _ = tokio::time::timeout(bound, waiting.landed()).await;
+                Turn::Landed
+            }),
+            Wait::Turn(waiting) => Box::pin(async move {
+                let pass = tokio::time::timeout(bound, waiting.turn()).await.ok().flatten();
+                metrics.admission_waits(pass.is_some()).increment(1);
+                Turn::Given(pass)
+            }),
+        });
     }
 
     /// Answers from the cache: the recorded frames and ReadyForQuery.

@@ -81,7 +81,7 @@ impl Sharing {
     }
 
     /// Nothing of this session would be missed, or found, by others.
-    fn is_free(&self) -> bool {
+    pub(super) fn is_free(&self) -> bool {
         let lost = self.loses_state && !self.traces.is_doubtful() && self.traces.pin() != Some(Pin::Unknown);
         let clear = lost || self.traces.is_clear();
         clear && !self.own_names && !self.long_unnamed

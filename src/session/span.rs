@@ -9,6 +9,7 @@ use super::jobs::Job;
 use super::lookup::Fill;
 use super::prepared::{Prepared, Standing};
 use super::witness::Asked;
+use crate::cache::admission::Pass;
 use crate::cache::ledger::Page;
 use crate::cache::versions::{Marks, WriteSet};
 use crate::catalog::Classified;
@@ -36,6 +37,8 @@ pub struct Span {
     pub page: Option<Arc<Page>>,
     /// The read that is being recorded.
     pub fill: Option<Box<Fill>>,
+    /// The right of a miss to be on its way, if that is limited.
+    pub pass: Option<Pass>,
     /// The prepared read that it is, and under what it is sent.
     pub executes: Option<(Arc<Prepared>, Standing)>,
     /// The proxy's own request: what to do with the replies.
@@ -73,6 +76,7 @@ impl Default for Span {
             failed: false,
             page: None,
             fill: None,
+            pass: None,
             executes: None,
             job: None,
             own: false,

@@ -35,6 +35,7 @@ pub struct Metrics {
     operation_duration: [Arc<DurationHistogram>; Operation::ALL.len()],
     pins: [Counter; Pin::ALL.len()],
     retry_attempts: [Counter; 2],
+    admission_waits: [Counter; 2],
     breaker_state_changes: [Counter; BreakerState::ALL.len()],
     breaker_state: [Gauge; BreakerState::ALL.len()],
     /// Bytes that cached results may take.
@@ -82,6 +83,7 @@ impl Metrics {
                 let labels = [("operation", Operation::Connect.label()), ("success", success)];
                 counter(names::RETRY_ATTEMPTS, &labels)
             }),
+            admission_waits: ["late", "admitted"].map(|result| counter(names::ADMISSION_WAITS, &[("result", result)])),
             breaker_state_changes: BreakerState::ALL.map(|state| {
                 let labels = [("service", "upstream"), ("state", state.label())];
                 counter(names::BREAKER_CHANGES, &labels)
@@ -147,6 +149,11 @@ impl Metrics {
     /// Counts the time until it is dropped.
     pub fn time(&self, operation: Operation) -> Timer {
         Timer::start(self.operation_duration[operation as usize].clone())
+    }
+
+    /// A miss has waited for its turn, and got it or not.
+    pub fn admission_waits(&self, admitted: bool) -> &Counter {
+        &self.admission_waits[usize::from(admitted)]
     }
 
     /// Attempts to connect beyond the first.

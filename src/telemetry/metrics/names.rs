@@ -20,6 +20,10 @@ pub const CACHE_LIMIT_BYTES: Name = ("heliosdb_cache_limit_bytes", "Bytes that c
 pub const CACHE_ENTRIES: Name = ("heliosdb_cache_entries", "Results in the cache");
 pub const PINS: Name =
     ("heliosdb_pins_total", "Times that a session was tied to a shared connection, by what it had left there");
+pub const ADMISSION_WAITS: Name = (
+    "heliosdb_admission_waits_total",
+    "Misses that had to wait for others before they went upstream, by whether it was in time",
+);
 pub const RETRY_ATTEMPTS: Name =
     ("heliosdb_retry_attempts_total", "Attempts beyond the first, by operation and outcome");
 pub const BREAKER_CHANGES: Name =
