@@ -11,4 +11,5 @@ mod chaos {
     mod network;
     mod scene;
     mod server;
+    mod stale;
 }

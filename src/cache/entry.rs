@@ -104,6 +104,11 @@ impl Entry {
         self.expires
     }
 
+    /// How long ago it was filled.
+    pub fn age(&self, now: Millis) -> Duration {
+        Duration::from_millis(now.saturating_sub(self.filled))
+    }
+
     /// Whether an entry that has not expired is younger than `ttl`.
     pub fn is_younger(&self, ttl: Duration, now: impl FnOnce() -> Millis) -> bool {
         let ttl = ttl.as_millis() as u64;

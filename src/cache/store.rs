@@ -12,7 +12,7 @@ mod shard;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use self::shard::Shard;
 use super::entry::{Entry, Millis};
@@ -106,6 +106,15 @@ impl Store {
         drop(shard);
         drop(gone);
         Lookup::Gone(reason)
+    }
+
+    /// A valid entry for `key` that is no older than `oldest`, whether it has expired or not. None is dropped.
+    pub fn get_old(&self, key: &CacheKey, oldest: Duration) -> Option<Arc<Entry>> {
+        let now = self.now();
+        let mut shard = self.shard(key);
+        let place = shard.look_up(key)?;
+        let entry = shard.entry(place);
+        (entry.valid() && entry.age(now) <= oldest).then(|| entry.clone())
     }
 
     /// Puts `entry` in, in place of an older one, and returns how many others had to go for it.

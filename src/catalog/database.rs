@@ -111,6 +111,11 @@ impl Database {
         certain
     }
 
+    /// Whether nothing has been seen that speaks against the epoch, though nobody may be looking at present.
+    pub fn is_undoubted(&self) -> bool {
+        !self.in_doubt() && !self.is_asleep()
+    }
+
     /// The model of the present epoch, even in doubt: what a request may write is told from it, while a [`Classified`] is held.
     pub fn latest_model(&self) -> Option<Arc<Model>> {
         self.model.load_full().filter(|model| model.epoch == self.epoch())

@@ -251,6 +251,10 @@ pub struct Cache {
     pub max_misses_per_statement: usize,
     /// Longest wait of a miss for its turn; then it goes upstream all the same.
     pub miss_wait_ms: u64,
+    /// While the circuit breaker is open, sessions without an upstream connection are answered with results that have expired.
+    pub serve_stale_on_open: bool,
+    /// Greatest age, in seconds, of a result that is served then.
+    pub max_stale_secs: u64,
     /// Functions, operators and casts of the user's that are declared IMMUTABLE are taken to be.
     pub trust_immutable_functions: bool,
     /// In order; the first that matches a statement counts.
@@ -426,6 +430,8 @@ impl Default for Cache {
             max_misses: 0,
             max_misses_per_statement: 0,
             miss_wait_ms: 5000,
+            serve_stale_on_open: false,
+            max_stale_secs: 3600,
             trust_immutable_functions: false,
             rules: Vec::new(),
         }

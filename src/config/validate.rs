@@ -243,6 +243,7 @@ impl Rules {
         self.range(&["cache.single_flight_wait_ms"], cache.single_flight_wait_ms, 0..=3_600_000);
         self.range(&["cache.max_misses"], cache.max_misses, 0..=1_000_000);
         self.range(&["cache.max_misses_per_statement"], cache.max_misses_per_statement, 0..=1_000_000);
+        self.range(&["cache.max_stale_secs"], cache.max_stale_secs, 1..=YEAR_SECS);
         self.range(&["cache.miss_wait_ms"], cache.miss_wait_ms, 0..=3_600_000);
         self.range(&["cache.max_entry_bytes"], cache.max_entry_bytes, 1..=1 << 44);
         if cache.max_entry_bytes > cache.max_memory_mb.saturating_mul(1 << 20) {

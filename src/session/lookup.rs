@@ -18,8 +18,10 @@ use crate::cache::store::{Eviction, Lookup};
 use crate::cache::verdict::Bypass;
 use crate::cache::versions::{Dependencies, Quiet};
 use crate::catalog::analysis::Analysis;
+use crate::guard::State;
 use crate::statement::Statement;
 use crate::telemetry::metrics::{Access, Eviction as EvictionLabel};
+use crate::wire::error::{ErrorResponse, sqlstate};
 use crate::wire::message::Bind;
 
 /// One read that may be answered from the cache, as it stands in the client's messages.
@@ -201,6 +203,12 @@ impl Session {
         let Terms { key, ttl } = outcome?;
         let plan = analysis.as_ref().ok_or(Bypass::Undecided)?.read.as_ref().map_err(|bypass| *bypass)?;
         let store = &self.shared.store;
+        if let Some(oldest) = self.oldest_now()
+            && let Some(entry) = store.get_old(&key, oldest).filter(|entry| request.stands && request.fits(entry))
+        {
+            self.note_age(&entry, ttl);
+            return Ok(Plan::Serve(entry));
+        }
         match store.get(&key) {
             Lookup::Hit(entry) if request.stands && request.fits(&entry) && entry.is_younger(ttl, || store.now()) => {
                 return Ok(Plan::Serve(entry));
@@ -227,6 +235,22 @@ impl Session {
             }
             Turn::Follow(_) => Ok(Plan::Relay(None)),
         }
+    }
+
+    /// How old an answer may be if a read would need a connection, none can be had, and old answers are allowed then.
+    pub(super) fn oldest_now(&self) -> Option<Duration> {
+        self.oldest_on_open.filter(|_| self.backend.is_none() && self.shared.lookout.breaker.state() != State::Closed)
+    }
+
+    /// Tells the client that what it gets is older than it would be otherwise.
+    fn note_age(&mut self, entry: &Entry, ttl: Duration) {
+        let age = entry.age(self.shared.store.now());
+        if age < ttl && !entry.expired(self.shared.store.now()) {
+            return;
+        }
+        self.shared.metrics.cache_stale.increment(1);
+        let message = format!("the server is not available; this result is {} seconds old", age.as_secs());
+        ErrorResponse::notice(sqlstate::WARNING, message).encode(&mut self.client.output);
     }
 
     fn tentative(&self, request: &ReadRequest<'_>) -> Option<Fill> {

@@ -269,6 +269,8 @@ struct Session {
     buffer_bytes: usize,
     max_inspect_bytes: usize,
     max_entry_bytes: usize,
+    /// `cache.max_stale_secs`, if `cache.serve_stale_on_open`.
+    oldest_on_open: Option<Duration>,
     /// Invalidate by table.
     by_table: bool,
     count_accesses: bool,
@@ -337,6 +339,7 @@ impl Session {
             buffer_bytes: config.server.buffer_bytes,
             max_inspect_bytes: config.server.max_inspect_bytes,
             max_entry_bytes: config.cache.max_entry_bytes,
+            oldest_on_open: config.cache.serve_stale_on_open.then(|| Duration::from_secs(config.cache.max_stale_secs)),
             by_table: config.cache.enable_table_tracking,
             count_accesses: config.cache.enable_stats,
             shared,

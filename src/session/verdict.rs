@@ -113,7 +113,8 @@ impl Session {
             }
         }
         let database = self.visit.database();
-        if !database.is_certain() {
+        let stands = database.is_certain() || (self.oldest_now().is_some() && database.is_undoubted());
+        if !stands {
             return Err(Bypass::Catalog);
         }
         let epoch = database.epoch();

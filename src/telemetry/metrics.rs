@@ -46,6 +46,8 @@ pub struct Metrics {
     pub cache_bytes: Gauge,
     /// Results in the cache.
     pub cache_entries: Gauge,
+    /// Answers that were older than they should have been, while the server was not available.
+    pub cache_stale: Counter,
 }
 
 impl Metrics {
@@ -100,6 +102,7 @@ impl Metrics {
             cache_limit_bytes: gauge(names::CACHE_LIMIT_BYTES, &[]),
             cache_bytes: gauge(names::CACHE_BYTES, &[]),
             cache_entries: gauge(names::CACHE_ENTRIES, &[]),
+            cache_stale: counter(names::CACHE_STALE, &[]),
             collector,
         }
     }

@@ -2,6 +2,8 @@
 
 use bytes::{BufMut, BytesMut};
 
+use super::frame::backend;
+
 /// The SQLSTATEs that the proxy itself raises (PostgreSQL, appendix A).
 pub mod sqlstate {
     pub const ADMIN_SHUTDOWN: &str = "57P01";
@@ -25,12 +27,14 @@ pub mod sqlstate {
     pub const SYNTAX_ERROR: &str = "42601";
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
     pub const UNABLE_TO_CONNECT: &str = "08001";
+    pub const WARNING: &str = "01000";
     pub const UNDEFINED_OBJECT: &str = "42704";
     pub const UNDEFINED_STATEMENT: &str = "26000";
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
+    Notice,
     Error,
     Fatal,
 }
@@ -54,6 +58,11 @@ impl ErrorResponse {
         Self { severity: Severity::Error, ..Self::fatal(code, message) }
     }
 
+    /// Not an error at all: it goes out as a NoticeResponse.
+    pub fn notice(code: &'static str, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Notice, ..Self::fatal(code, message) }
+    }
+
     #[must_use]
     pub fn detail(mut self, text: impl Into<String>) -> Self {
         self.detail = Some(text.into());
@@ -68,11 +77,12 @@ impl ErrorResponse {
 
     /// Appends the frame. A NUL inside a text would end its field early, so texts are cut there.
     pub fn encode(&self, out: &mut BytesMut) {
-        let severity = match self.severity {
-            Severity::Error => "ERROR",
-            Severity::Fatal => "FATAL",
+        let (tag, severity) = match self.severity {
+            Severity::Notice => (backend::NOTICE_RESPONSE, "NOTICE"),
+            Severity::Error => (backend::ERROR_RESPONSE, "ERROR"),
+            Severity::Fatal => (backend::ERROR_RESPONSE, "FATAL"),
         };
-        out.put_u8(super::frame::backend::ERROR_RESPONSE);
+        out.put_u8(tag);
         let start = out.len();
         out.put_u32(0);
         put_field(out, b'S', severity);

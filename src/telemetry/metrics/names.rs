@@ -18,6 +18,10 @@ pub const CACHE_INVALIDATIONS: Name =
 pub const CACHE_BYTES: Name = ("heliosdb_cache_bytes", "Bytes held by cached results");
 pub const CACHE_LIMIT_BYTES: Name = ("heliosdb_cache_limit_bytes", "Bytes that cached results may take");
 pub const CACHE_ENTRIES: Name = ("heliosdb_cache_entries", "Results in the cache");
+pub const CACHE_STALE: Name = (
+    "heliosdb_cache_stale_total",
+    "Answers from the cache that had expired, given because the server was not available",
+);
 pub const PINS: Name =
     ("heliosdb_pins_total", "Times that a session was tied to a shared connection, by what it had left there");
 pub const ADMISSION_WAITS: Name = (
