@@ -32,6 +32,8 @@ pub struct Store {
     max_entries: usize,
     /// Times that something was flushed.
     flushes: AtomicU64,
+    /// Milliseconds from its fill for which an entry is kept though it has expired.
+    kept: AtomicU64,
     clock: Clock,
 }
 
@@ -80,11 +82,25 @@ impl Store {
         let count = (max_bytes / BYTES_A_SHARD).clamp(1, MOST_SHARDS) as u64;
         let shards = (0..count).map(|seed| Mutex::new(Shard::new(strategy, seed))).collect();
         let (bytes, entries) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { shards, bytes, entries, max_bytes, max_entries, flushes: AtomicU64::new(0), clock }
+        Self {
+            shards,
+            bytes,
+            entries,
+            max_bytes,
+            max_entries,
+            flushes: AtomicU64::new(0),
+            kept: AtomicU64::new(0),
+            clock,
+        }
     }
 
     pub fn now(&self) -> Millis {
         self.clock.now()
+    }
+
+    /// For how long from their fill entries are kept for [`get_old`](Self::get_old), if the bounds allow it.
+    pub fn keep_old(&self, age: Duration) {
+        self.kept.store(age.as_millis() as u64, Ordering::Relaxed);
     }
 
     /// A valid entry for `key`, if there is one. An expired or invalid one is dropped.
@@ -94,6 +110,10 @@ impl Store {
         let Some(place) = shard.look_up(key) else { return Lookup::Absent };
         let entry = shard.entry(place);
         let reason = if entry.expired(now) {
+            if entry.valid() && entry.age(now) < Duration::from_millis(self.kept.load(Ordering::Relaxed)) {
+                // Its successor takes its place.
+                return Lookup::Absent;
+            }
             Eviction::Expired
         } else if !entry.valid() {
             Eviction::Invalid
@@ -108,13 +128,13 @@ impl Store {
         Lookup::Gone(reason)
     }
 
-    /// A valid entry for `key` that is no older than `oldest`, whether it has expired or not. None is dropped.
+    /// A valid entry for `key` that is younger than `oldest`, whether it has expired or not. None is dropped.
     pub fn get_old(&self, key: &CacheKey, oldest: Duration) -> Option<Arc<Entry>> {
         let now = self.now();
         let mut shard = self.shard(key);
         let place = shard.look_up(key)?;
         let entry = shard.entry(place);
-        (entry.valid() && entry.age(now) <= oldest).then(|| entry.clone())
+        (entry.valid() && entry.age(now) < oldest).then(|| entry.clone())
     }
 
     /// Puts `entry` in, in place of an older one, and returns how many others had to go for it.

@@ -98,6 +98,7 @@ impl Proxy {
             target,
             lookout,
         });
+        shared.store.keep_old(kept(config));
         shared.metrics.cache_limit_bytes.set((config.cache.max_memory_mb * MEBIBYTE) as f64);
         tokio::spawn(measure(shared.clone(), server.health.clone()));
         tokio::spawn(limits::enforce(shared.clone()));
@@ -145,8 +146,14 @@ impl Sessions for Proxy {
         self.shared.pool.set_limits(&config.pool);
         self.shared.rules.store(Arc::new(Rules::new(&config.cache)));
         self.shared.admission.set_limits(misses(&config));
+        self.shared.store.keep_old(kept(&config));
         self.shared.config.store(config);
     }
+}
+
+/// For how long results are kept, though they have expired.
+fn kept(config: &Config) -> Duration {
+    Duration::from_secs(if config.cache.serve_stale_on_open { config.cache.max_stale_secs } else { 0 })
 }
 
 /// How many misses may be on their way.

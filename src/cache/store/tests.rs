@@ -86,6 +86,26 @@ fn at_will(max_entries: usize, strategy: EvictionStrategy) -> (Store, Arc<Atomic
 }
 
 #[test]
+fn what_has_expired_is_kept_for_as_long_as_somebody_asks_for_and_only_while_it_is_valid() {
+    let (store, time) = at_will(10, EvictionStrategy::TimeAwareLru);
+    let versions = Versions::default();
+    let age = Duration::from_secs(60);
+    store.keep_old(age);
+    store.insert(key(1), entry_for(&versions, 10, Duration::from_secs(1), Duration::ZERO));
+    store.insert(key(2), entry_for(&versions, 10, Duration::from_secs(1), Duration::ZERO));
+    time.store(59_999, Ordering::Relaxed);
+    assert!(matches!(store.get(&key(1)), Lookup::Absent));
+    assert!(store.get_old(&key(1), age).is_some());
+    time.store(60_000, Ordering::Relaxed);
+    assert!(store.get_old(&key(1), age).is_none());
+    assert!(matches!(store.get(&key(1)), Lookup::Gone(Eviction::Expired)));
+    time.store(59_999, Ordering::Relaxed);
+    versions.mark(&WriteSet::any_row_of([versions.table(TableOid(1))])).settle();
+    assert!(store.get_old(&key(2), age).is_none());
+    assert!(matches!(store.get(&key(2)), Lookup::Gone(_)));
+}
+
+#[test]
 fn the_ttl_counts_from_the_fill_however_often_an_entry_is_used() {
     let (store, time) = at_will(10, EvictionStrategy::TimeAwareLru);
     store.insert(key(1), entry_for(&Versions::default(), 10, Duration::from_millis(1000), Duration::ZERO));
