@@ -187,7 +187,8 @@ mod tests {
         assert!((&mut third).now_or_never().is_none());
         drop((a, b));
         assert!(third.now_or_never().flatten().is_some());
-        assert_eq!((admission.state().in_all, admission.state().by_shape.len()), (0, 0));
+        let state = admission.state();
+        assert_eq!((state.in_all, state.by_shape.len()), (0, 0));
     }
 
     #[test]
