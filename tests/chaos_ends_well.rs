@@ -9,6 +9,7 @@ mod chaos {
     mod failover;
     mod load;
     mod network;
+    mod repeats;
     mod scene;
     mod server;
     mod stale;

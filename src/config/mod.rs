@@ -176,6 +176,8 @@ pub struct Pool {
     pub max_lifetime_secs: u64,
     /// Statements that stay prepared on each shared connection.
     pub prepared_statements: usize,
+    /// A read whose shared connection is lost before the client was told anything is asked again on another one.
+    pub retry_reads: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -393,6 +395,7 @@ impl Default for Pool {
             idle_timeout_secs: 300,
             max_lifetime_secs: 3600,
             prepared_statements: 200,
+            retry_reads: true,
         }
     }
 }

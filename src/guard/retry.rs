@@ -50,7 +50,8 @@ impl RetryConfig {
         Duration::from_secs_f64(millis / 1000.0)
     }
 
-    fn delay(&self, attempts: u32) -> Duration {
+    /// The delay before the next attempt after so many failed ones.
+    pub fn delay(&self, attempts: u32) -> Duration {
         let longest = self.longest_delay(attempts);
         if self.jitter { longest.mul_f64(rand::random()) } else { longest }
     }

@@ -272,7 +272,7 @@ impl Session {
 
     fn read_upstream(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         if self.upstream.closed {
-            return if self.upstream_is_spent() { Err(End::Upstream) } else { Ok(()) };
+            return if self.upstream_is_spent() && !self.ask_again() { Err(End::Upstream) } else { Ok(()) };
         }
         self.upstream.armed = false;
         let held = self.upstream_is_held();

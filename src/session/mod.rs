@@ -25,6 +25,7 @@ mod notes;
 mod pipeline;
 mod prepared;
 mod relayed;
+mod repeat;
 mod replies;
 mod requests;
 mod scan_probe;
@@ -69,6 +70,7 @@ use self::known::KnownAnalyses;
 use self::lookup::{Attempt, Fill};
 use self::pipeline::{Pipeline, Route};
 use self::prepared::{Asked, PreparedStatements};
+use self::repeat::Repeat;
 use self::requests::Turn;
 use self::sharing::Sharing;
 use self::span::Span;
@@ -230,6 +232,10 @@ struct Session {
     /// Writes that were on their way when the bookkeeping was lost.
     lost: Writes,
     replay: Option<Replay>,
+    /// The read on its way that may be asked again.
+    repeat: Option<Box<Repeat>>,
+    /// How often the present request was.
+    repetitions: u32,
     splitting: Splitting,
     /// What the request at the front has been through already.
     attempt: Attempt,
@@ -271,6 +277,8 @@ struct Session {
     max_entry_bytes: usize,
     /// `cache.max_stale_secs`, if `cache.serve_stale_on_open`.
     oldest_on_open: Option<Duration>,
+    /// `pool.retry_reads`.
+    repeats_reads: bool,
     /// Invalidate by table.
     by_table: bool,
     count_accesses: bool,
@@ -317,6 +325,8 @@ impl Session {
             start_digest: state.start_digest,
             lost: Writes::default(),
             replay: None,
+            repeat: None,
+            repetitions: 0,
             splitting: Splitting::new(state.account.filter(|_| state.caching)),
             waiting: None,
             attempt: Attempt::default(),
@@ -340,6 +350,7 @@ impl Session {
             max_inspect_bytes: config.server.max_inspect_bytes,
             max_entry_bytes: config.cache.max_entry_bytes,
             oldest_on_open: config.cache.serve_stale_on_open.then(|| Duration::from_secs(config.cache.max_stale_secs)),
+            repeats_reads: config.pool.retry_reads,
             by_table: config.cache.enable_table_tracking,
             count_accesses: config.cache.enable_stats,
             shared,
@@ -353,6 +364,7 @@ impl Session {
     /// Runs the session to its end.
     async fn run(mut self, registration: Registration) {
         let end = self.cycle().await;
+        self.repeated_in_vain();
         match &end {
             End::Told(error) => {
                 error.encode(&mut self.client.output);

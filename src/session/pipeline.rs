@@ -171,6 +171,12 @@ impl<S, B> Pipeline<S, B> {
         self.spans.len() > self.own
     }
 
+    /// Whether one request of the client's is unanswered, or one batch up to its Sync, and no more.
+    pub fn owes_client_one(&self) -> bool {
+        let certain = self.orphans.is_empty() && !self.skipping && !self.confused;
+        certain && self.owes_client() && self.spans.len() == self.own + 1
+    }
+
     /// The upstream skips what it is sent, up to a Sync that is still to come.
     pub fn is_skipping(&self) -> bool {
         self.skipping

@@ -10,6 +10,7 @@ use super::jobs::Job;
 use super::limits::query_timeout;
 use super::lookup::Basis;
 use super::pipeline::{Event, Route};
+use super::repeat::is_opening;
 use super::span::Span;
 use super::witness::Trust;
 use crate::telemetry::metrics::Path;
@@ -81,13 +82,20 @@ impl Session {
                     reworded = Some(query_timeout());
                     route = Route::Swallow;
                 }
+                if self.repeat.is_some() {
+                    let whole = length == header.total;
+                    let says_more = route == Route::Forward && !(whole && is_opening(&rest[..length]));
+                    if says_more || reworded.is_some() {
+                        self.answer_begins();
+                    }
+                }
                 self.reply_passing = (header.total - length, route);
                 (length, route)
             };
             match route {
                 Route::Forward => run += length,
                 Route::Swallow | Route::Collect => {
-                    self.client.output.extend_from_slice(&input[..run]);
+                    self.tell(&input[..run]);
                     if route == Route::Collect {
                         self.collect(&input[run..run + length])?;
                     }
@@ -99,10 +107,10 @@ impl Session {
                 }
             }
         }
-        if run == input.len() && self.client.output.is_empty() {
+        if run == input.len() && self.client.output.is_empty() && self.repeat.is_none() {
             std::mem::swap(input, &mut self.client.output);
         } else {
-            self.client.output.extend_from_slice(&input[..run]);
+            self.tell(&input[..run]);
             input.advance(run);
         }
         self.after_replies();
@@ -263,6 +271,7 @@ impl Session {
             }
             if !span.own {
                 self.control.activity.answered();
+                self.repeated();
                 self.shared.metrics.queries(span.class).increment(1);
                 let took = span.started.elapsed();
                 self.shared.metrics.query_duration(Path::Upstream).record(took);

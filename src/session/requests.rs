@@ -51,6 +51,8 @@ pub(super) enum Turn {
     Landed,
     /// It is its turn, or that takes too long.
     Given(Option<Pass>),
+    /// It is time to ask again.
+    Rested,
 }
 
 /// An extended query that is all there: `[Parse] Bind [Describe portal] Execute Sync` on the unnamed portal.
@@ -90,6 +92,7 @@ impl Session {
             self.waiting = None;
             match turn {
                 Turn::Landed => self.attempt.flight = true,
+                Turn::Rested => {}
                 Turn::Given(pass) => {
                     self.attempt.turn = true;
                     self.attempt.pass = pass;
@@ -248,6 +251,7 @@ impl Session {
                     self.opened().page = page;
                     return None;
                 }
+                let repeats = self.may_repeat(statement, types, &judged);
                 let renamed = batch.prepared.id.filter(|_| self.renames());
                 match batch.parse {
                     Some(parse) => {
@@ -272,6 +276,9 @@ impl Session {
                 self.take_note(&mut span, judged, Some(statement));
                 self.push(Request::Execute);
                 self.push_span(span, Request::Sync);
+                if repeats {
+                    self.keep_for_repeat(&input[..batch.length]);
+                }
                 match renamed {
                     Some(id) => {
                         self.put_all_renamed(&input[..batch.length], &id.name());
@@ -320,7 +327,7 @@ impl Session {
         let name = named.map(|named| named.name);
         let mut renamed = None;
         match header.tag {
-            frontend::QUERY => return Ok(self.query(header, body)),
+            frontend::QUERY => return Ok(self.query(header, body, input)),
             frontend::PARSE | frontend::BIND => {
                 let asked = self.commit_alone(input).and_then(|statement| self.ask_before_commit(&statement));
                 renamed = match header.tag {
@@ -394,7 +401,7 @@ impl Session {
     }
 
     /// A simple Query; without a body if it is too long to be looked at.
-    fn query(&mut self, header: Header, body: Option<&[u8]>) -> Taken {
+    fn query(&mut self, header: Header, body: Option<&[u8]>, input: &[u8]) -> Taken {
         let follows = self.tracking || self.sharing.is_some();
         let query = body.filter(|_| follows).and_then(|body| Query::decode(body).ok());
         let Some(Query { text }) = query else {
@@ -434,6 +441,9 @@ impl Session {
         let asked = self.ask_before_commit(&statement);
         let judged = self.judge(&statement, &[], None);
         self.wish_for_analyses(&statement, text, &[]);
+        if self.may_repeat(&statement, &[], &judged) {
+            self.keep_for_repeat(&input[..header.total]);
+        }
         let mut span = self.open.take().unwrap_or_default();
         (span.fill, span.pass, span.witness) = (fill, self.attempt.pass.take(), asked);
         span.page = match statement.is_single_read() {
@@ -511,6 +521,7 @@ impl Session {
             let (frames, tail) = (entry.shared_frames(described), Bytes::copy_from_slice(&ready));
             self.replay = Some(Replay::Recorded { frames, tail });
         }
+        self.repeated();
         let metrics = &self.shared.metrics;
         self.count_access(Access::Hit);
         self.control.activity.hit();

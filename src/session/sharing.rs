@@ -197,7 +197,7 @@ impl Session {
         self.shared.metrics.connections(SideLabel::Upstream, State::Active).increment(1.0);
     }
 
-    fn uninstall(&mut self) -> Option<Box<Backend>> {
+    pub(super) fn uninstall(&mut self) -> Option<Box<Backend>> {
         let mut backend = self.backend.take()?;
         (backend.input, backend.output) =
             (std::mem::take(&mut self.upstream.input), std::mem::take(&mut self.upstream.output));

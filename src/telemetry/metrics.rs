@@ -35,6 +35,7 @@ pub struct Metrics {
     operation_duration: [Arc<DurationHistogram>; Operation::ALL.len()],
     pins: [Counter; Pin::ALL.len()],
     retry_attempts: [Counter; 2],
+    statement_retries: [Counter; 2],
     admission_waits: [Counter; 2],
     breaker_state_changes: [Counter; BreakerState::ALL.len()],
     breaker_state: [Gauge; BreakerState::ALL.len()],
@@ -61,6 +62,10 @@ impl Metrics {
         let counter = |name: Name, labels: Labels<'_>| collector.counter(name.0, name.1, labels);
         let gauge = |name: Name, labels: Labels<'_>| collector.gauge(name.0, name.1, labels);
         let histogram = |name: Name, labels: Labels<'_>| collector.histogram(name.0, name.1, labels);
+        let retries = |operation| {
+            ["false", "true"]
+                .map(|success| counter(names::RETRY_ATTEMPTS, &[("operation", operation), ("success", success)]))
+        };
         Self {
             connections: Side::ALL.map(|side| {
                 State::ALL.map(|state| gauge(names::CONNECTIONS, &[("side", side.label()), ("state", state.label())]))
@@ -81,10 +86,8 @@ impl Metrics {
             operation_duration: Operation::ALL
                 .map(|operation| histogram(names::OPERATION_DURATION, &[("operation", operation.label())])),
             pins: Pin::ALL.map(|pin| counter(names::PINS, &[("reason", pin.label())])),
-            retry_attempts: ["false", "true"].map(|success| {
-                let labels = [("operation", Operation::Connect.label()), ("success", success)];
-                counter(names::RETRY_ATTEMPTS, &labels)
-            }),
+            retry_attempts: retries(Operation::Connect.label()),
+            statement_retries: retries("statement"),
             admission_waits: ["late", "admitted"].map(|result| counter(names::ADMISSION_WAITS, &[("result", result)])),
             breaker_state_changes: BreakerState::ALL.map(|state| {
                 let labels = [("service", "upstream"), ("state", state.label())];
@@ -157,6 +160,11 @@ impl Metrics {
     /// A miss has waited for its turn, and got it or not.
     pub fn admission_waits(&self, admitted: bool) -> &Counter {
         &self.admission_waits[usize::from(admitted)]
+    }
+
+    /// Reads that were asked again, by whether that has led to an answer.
+    pub fn statement_retries(&self, success: bool) -> &Counter {
+        &self.statement_retries[usize::from(success)]
     }
 
     /// Attempts to connect beyond the first.
