@@ -7,6 +7,7 @@ mod harness;
 
 mod chaos {
     mod failover;
+    mod idle;
     mod load;
     mod network;
     mod repeats;

@@ -176,6 +176,10 @@ pub struct Pool {
     pub max_lifetime_secs: u64,
     /// Statements that stay prepared on each shared connection.
     pub prepared_statements: usize,
+    /// Milliseconds for which a connection may have been idle and still be used without asking its server; 0 never asks.
+    pub check_after_idle_ms: u64,
+    /// How long the server's answer may take then, before another connection is used.
+    pub check_timeout_ms: u64,
     /// A read whose shared connection is lost before the client was told anything is asked again on another one.
     pub retry_reads: bool,
 }
@@ -395,6 +399,8 @@ impl Default for Pool {
             idle_timeout_secs: 300,
             max_lifetime_secs: 3600,
             prepared_statements: 200,
+            check_after_idle_ms: 30_000,
+            check_timeout_ms: 1000,
             retry_reads: true,
         }
     }

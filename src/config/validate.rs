@@ -183,6 +183,8 @@ impl Rules {
         self.range(&["pool.idle_timeout_secs"], pool.idle_timeout_secs, 1..=YEAR_SECS);
         self.range(&["pool.max_lifetime_secs"], pool.max_lifetime_secs, 1..=YEAR_SECS);
         self.range(&["pool.prepared_statements"], pool.prepared_statements, 1..=100_000);
+        self.range(&["pool.check_after_idle_ms"], pool.check_after_idle_ms, 0..=86_400_000);
+        self.range(&["pool.check_timeout_ms"], pool.check_timeout_ms, 1..=3_600_000);
         self.range(&["pool.size"], pool.size, 0..=1_000_000);
         self.range(&["pool.min_size"], pool.min_size, 0..=pool.max_upstream_connections);
         if pool.max_idle > pool.max_upstream_connections {

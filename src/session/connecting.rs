@@ -13,10 +13,12 @@ use crate::guard::{BreakerError, retry_with_backoff};
 use crate::telemetry::metrics::{ErrorKind, Operation};
 use crate::upstream::backend::Backend;
 use crate::upstream::connect::{ConnectError, bounded, refused};
+use crate::upstream::health;
 use crate::upstream::login::{Connection, login};
 use crate::upstream::open::{self, OpenError};
 use crate::upstream::pool::{Grant, Permit, PoolKey, Recipe, Slot, Waiting};
 use crate::wire::error::ErrorResponse;
+use crate::wire::stream::Stream;
 
 /// A shared connection and its slot, or the ErrorResponse with which the client is to be told that there is none.
 pub type Obtained = Result<(Arc<Slot>, Box<Backend>), Bytes>;
@@ -78,7 +80,9 @@ pub async fn obtain(shared: Arc<Shared>, key: PoolKey, recipe: Arc<Recipe>, wait
         match grant {
             Grant::Permit(permit) => return open_shared(&shared, permit, &recipe).await,
             Grant::Backend(slot, backend) => {
-                if let Some(backend) = usable(&shared, backend) {
+                if let Some(backend) = usable(&shared, backend)
+                    && let Some(backend) = checked(&shared, backend).await
+                {
                     return Ok((slot, backend));
                 }
             }
@@ -93,6 +97,47 @@ pub async fn obtain(shared: Arc<Shared>, key: PoolKey, recipe: Arc<Recipe>, wait
 pub fn usable(shared: &Shared, mut backend: Box<Backend>) -> Option<Box<Backend>> {
     let usable = shared.databases.are_at(&backend.peer.address) && backend.is_quiet() && backend.settle_here().is_ok();
     usable.then_some(backend)
+}
+
+/// Whether a connection has been idle for so long that its server is to be asked before it is used.
+pub fn needs_check(shared: &Shared, idle: Duration) -> bool {
+    let after = shared.config.load().pool.check_after_idle_ms;
+    after > 0 && idle >= Duration::from_millis(after)
+}
+
+/// Whether the server at the other end of a connection that was idle answers, if it has to be asked.
+pub async fn is_alive(shared: &Shared, stream: &mut Stream, input: &mut BytesMut, idle: Duration) -> bool {
+    if !needs_check(shared, idle) {
+        return true;
+    }
+    let bound = Duration::from_millis(shared.config.load().pool.check_timeout_ms);
+    let answers = health::answers(stream, input, bound).await;
+    if !answers {
+        info!(?idle, "a connection that was idle does not answer any more, and is closed");
+        shared.lookout.doubt();
+    }
+    answers
+}
+
+async fn checked(shared: &Shared, mut backend: Box<Backend>) -> Option<Box<Backend>> {
+    let idle = backend.idle_for();
+    let Backend { stream, input, .. } = &mut *backend;
+    is_alive(shared, stream, input, idle).await.then_some(backend)
+}
+
+/// The connection, if its server answers, or another one.
+pub async fn checked_or_another(
+    shared: Arc<Shared>,
+    key: PoolKey,
+    recipe: Arc<Recipe>,
+    slot: Arc<Slot>,
+    backend: Box<Backend>,
+) -> Obtained {
+    if let Some(backend) = checked(&shared, backend).await {
+        return Ok((slot, backend));
+    }
+    let waiting = shared.pool.ask(Some(key));
+    obtain(shared, key, recipe, waiting).await
 }
 
 /// A connection to a server that is still what it was chosen for. From now on that is where connections go.

@@ -100,6 +100,10 @@ impl Session {
             && self.shared.databases.are_at(&backend.peer.address)
             && backend.overhear().is_ok()
         {
+            if connecting::needs_check(&self.shared, backend.idle_for()) {
+                let home = home.clone();
+                return self.check_first(home, backend);
+            }
             if backend.settings.is(&sharing.settings) && self.visit.database().server == backend.peer.address {
                 self.install(backend);
                 return true;
@@ -112,6 +116,9 @@ impl Session {
             match self.shared.pool.ask(Some(sharing.key)).now() {
                 Ok(Grant::Backend(slot, backend)) => {
                     if let Some(backend) = connecting::usable(&self.shared, backend) {
+                        if connecting::needs_check(&self.shared, backend.idle_for()) {
+                            return self.check_first(slot, backend);
+                        }
                         return self.move_in(slot, backend);
                     }
                 }
@@ -128,6 +135,15 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Has a connection asked whether it is still there, which is waited for. It is like one that others may have used.
+    fn check_first(&mut self, slot: Arc<Slot>, backend: Box<Backend>) -> bool {
+        if let Some(sharing) = &mut self.sharing {
+            let (shared, key, recipe) = (self.shared.clone(), sharing.key, sharing.recipe.clone());
+            sharing.attaching = Some(Box::pin(connecting::checked_or_another(shared, key, recipe, slot, backend)));
+        }
+        false
     }
 
     /// Whether the client's next request may be looked at: no connection is awaited, nor asked for by others.

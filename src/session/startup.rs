@@ -12,7 +12,7 @@ use tracing::{debug, info};
 
 use super::activity::Who;
 use super::auth::AuthError;
-use super::connecting::{fitting, guarded, obtain, refusal};
+use super::connecting::{fitting, guarded, is_alive, obtain, refusal};
 use super::context::Context;
 use super::control::Control;
 use super::cycle::Side;
@@ -243,9 +243,11 @@ impl Login<'_> {
             let (stream, entry) = self.shared(stream, key, credentials.secret).await?;
             return Ok((stream, entry, account));
         }
-        while let Some((connection, permit)) = self.shared.pool.take(&key) {
+        while let Some((mut connection, permit, since)) = self.shared.pool.take(&key) {
+            let Connection { stream: upstream, buffer, .. } = &mut connection;
+            let alive = is_alive(self.shared, upstream, buffer, since.elapsed()).await;
             // One to a server that connections do not go to any more is closed.
-            if self.shared.databases.are_at(&connection.peer.address) {
+            if alive && self.shared.databases.are_at(&connection.peer.address) {
                 let connection = Box::new(connection);
                 return Ok((stream, Entry::Dedicated { connection, permit, key: Some(key) }, account));
             }

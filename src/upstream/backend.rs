@@ -42,6 +42,8 @@ pub struct Backend {
     alias: Option<Alias>,
     permit: Permit,
     opened: Instant,
+    /// When it was put aside last.
+    rested: Instant,
     /// Whose runtime drives the stream.
     thread: ThreadId,
 }
@@ -98,6 +100,7 @@ impl Backend {
             alias: None,
             permit,
             opened: Instant::now(),
+            rested: Instant::now(),
             thread: std::thread::current().id(),
         }
     }
@@ -149,6 +152,15 @@ impl Backend {
 
     pub fn age(&self) -> Duration {
         self.opened.elapsed()
+    }
+
+    /// How long ago it was put aside, for one that has just been taken up again.
+    pub fn idle_for(&self) -> Duration {
+        self.rested.elapsed()
+    }
+
+    pub(super) fn rests(&mut self, since: Instant) {
+        self.rested = since;
     }
 
     pub(super) fn thread(&self) -> ThreadId {

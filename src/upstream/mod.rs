@@ -4,6 +4,7 @@
 pub mod alias;
 pub mod backend;
 pub mod connect;
+pub mod health;
 pub mod login;
 pub mod lookout;
 pub mod open;

@@ -296,8 +296,8 @@ impl Pool {
         self.sweep();
     }
 
-    /// An idle dedicated connection that is as good as a new one.
-    pub fn take(&self, key: &PoolKey) -> Option<(Connection, Permit)> {
+    /// An idle dedicated connection that is as good as a new one, and since when it is idle.
+    pub fn take(&self, key: &PoolKey) -> Option<(Connection, Permit, Instant)> {
         self.sweep();
         loop {
             let mut state = self.0.state();
@@ -305,7 +305,7 @@ impl Pool {
             let found = state.idle.remove(place)?;
             drop(state);
             if is_quiet(&found.connection.stream) {
-                return Some((found.connection, found.permit));
+                return Some((found.connection, found.permit, found.since));
             }
         }
     }

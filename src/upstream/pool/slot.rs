@@ -73,11 +73,13 @@ impl Slot {
         self.place().holder = Some(holder);
     }
 
-    pub(super) fn put(&self, backend: Box<Backend>, tenant: TenantId) {
+    pub(super) fn put(&self, mut backend: Box<Backend>, tenant: TenantId) {
         let mut place = self.place();
+        let now = Instant::now();
+        backend.rests(now);
         place.tenant = tenant;
         place.backend = Some(backend);
-        place.since = Instant::now();
+        place.since = now;
         place.holder = None;
     }
 
