@@ -13,6 +13,7 @@ mod pooling {
     mod names;
     mod pins;
     mod settings;
+    mod shapes;
     mod transaction_mode;
     mod waiting;
 

@@ -27,6 +27,6 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = backend::ParameterStatus::decode(bytes);
     let _ = backend::NotificationResponse::decode(bytes);
     let _ = backend::data_row(bytes);
-    let _ = backend::column_count(bytes);
+    let _ = backend::row_description(bytes);
     let _ = backend::command_tag(bytes);
 });

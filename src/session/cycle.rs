@@ -185,6 +185,7 @@ impl Session {
             && self.waiting.is_none()
             && !self.is_attaching()
             && self.cancelling.is_none()
+            && !self.learning_shape
             && !self.upstream.closed
             && !self.is_held_back()
             && !self.splitting.is_starting()

@@ -92,6 +92,7 @@ use crate::upstream::alias::Aliases;
 use crate::upstream::backend::Backend;
 use crate::upstream::lookout::{Lookout, Loss};
 use crate::upstream::open::{self, Target};
+use crate::upstream::parsed::StatementId;
 use crate::upstream::pool::{Pool, PoolKey};
 use crate::wire::error::ErrorResponse;
 use crate::wire::stream::Stream;
@@ -243,6 +244,10 @@ struct Session {
     waiting: Option<Pin<Box<dyn Future<Output = Turn> + Send>>>,
     /// What the upstream has said like somebody who ends.
     last_words: Option<Box<str>>,
+    /// A statement that the connection lacked is asked for: the client's next message is about it.
+    learning_shape: bool,
+    /// The statement of which that has just been answered.
+    learned_shape: Option<StatementId>,
     /// Why the session cannot go on.
     gives_up: Option<ErrorResponse>,
     /// The query that runs has been cancelled because it took too long.
@@ -331,6 +336,8 @@ impl Session {
             waiting: None,
             attempt: Attempt::default(),
             last_words: None,
+            learning_shape: false,
+            learned_shape: None,
             gives_up: None,
             overdue: false,
             cancelling: None,

@@ -21,13 +21,17 @@ use super::prepared::{Asked, Prepared};
 use super::span::Span;
 use super::traces::Pin;
 use crate::statement::{Class, Part, SessionCommand, Statement};
-use crate::upstream::parsed::StatementId;
+use crate::upstream::parsed::{Shape, StatementId};
+use crate::wire::error::{ErrorResponse, field, sqlstate};
 use crate::wire::frame::{HEADER_BYTES, Header, frontend};
 use crate::wire::message::{Parse, Target, encode};
 
 const SAVEPOINT: &str = "SAVEPOINT heliosproxy";
 const ROLLBACK_TO: &str = "ROLLBACK TO SAVEPOINT heliosproxy";
 const RELEASE: &str = "RELEASE SAVEPOINT heliosproxy";
+
+/// What a message names in place of a statement whose result has changed its shape: nobody has it, so that the server refuses.
+pub const NO_STATEMENT: &[u8] = b"hlp_changed";
 
 /// Where a message names a statement: its place in the body, and the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +121,62 @@ impl Session {
         StatementId(id)
     }
 
+    /// Before a message of the client's refers to a statement. False if the message has to wait: the connection lacks the statement,
+    /// or has one of another shape, and it has been asked for, along with what its result looks like now. See
+    /// [`shape_has_changed`](Self::shape_has_changed).
+    pub(super) fn has_statement(&mut self, name: &[u8]) -> bool {
+        let Some(id) = self.renamed(name).filter(|_| !self.pipeline.is_skipping()) else { return true };
+        let Some(prepared) = self.prepared.get(name).cloned() else { return true };
+        let just_learned = self.learned_shape.take() == Some(id);
+        if just_learned || self.stands_as_prepared(name) {
+            return true;
+        }
+        self.opened();
+        self.prepare_as(id);
+        self.inject_as(prepared.clone(), &id.name());
+        self.ask_shape(Asked { prepared, again: true });
+        encode::flush(&mut self.upstream.output);
+        self.learning_shape = true;
+        false
+    }
+
+    /// Whether the result of a statement does not look any more as it did when the client prepared it. PostgreSQL refuses to execute
+    /// such a statement on the connection where it was prepared; on another one it would know nothing of it.
+    pub(super) fn shape_has_changed(&self, name: &[u8]) -> bool {
+        let (Some(id), Some(backend)) = (self.renamed(name), &self.backend) else { return false };
+        let (before, now) = (self.prepared.shape(name), backend.parsed.shape(id));
+        before.zip(now).is_some_and(|(before, now)| before != now)
+    }
+
+    /// The connection has the statement, and its result looks as it did.
+    pub(super) fn stands_as_prepared(&mut self, name: &[u8]) -> bool {
+        let Some(id) = self.renamed(name) else { return true };
+        self.backend.as_mut().is_some_and(|backend| backend.parsed.uses(id)) && !self.shape_has_changed(name)
+    }
+
+    /// Asks what the result of a statement looks like whose Parse has just been sent.
+    pub(super) fn ask_shape(&mut self, asked: Asked) {
+        let Some(id) = asked.prepared.id else { return };
+        if self.pipeline.push(Origin::Injected, Request::Shape(Some(asked))).is_none() {
+            let _ = encode::describe(&mut self.upstream.output, Target::Statement, &id.name());
+        }
+    }
+
+    /// The upstream has said it.
+    pub(super) fn described(&mut self, asked: &Asked, tag: u8, body: &[u8]) {
+        if asked.again {
+            self.learning_shape = false;
+            self.learned_shape = asked.prepared.id;
+        }
+        let (Some(shape), Some(id)) = (Shape::of(tag, body), asked.prepared.id) else { return };
+        if let Some(backend) = &mut self.backend {
+            backend.parsed.has_shape(id, shape);
+        }
+        if !asked.again {
+            self.prepared.has_shape(&asked.prepared, shape);
+        }
+    }
+
     /// The client's own Parse is about to be passed on under this name, which may be there already.
     pub(super) fn prepare_as(&mut self, id: StatementId) {
         self.inject_close(&id.name());
@@ -125,22 +185,12 @@ impl Session {
         }
     }
 
-    /// Before something refers to `name` upstream: prepares it if it is not there.
+    /// Before something refers to `name` upstream: prepares it if it has its own name there, and is not there.
     pub(super) fn send_if_unsent(&mut self, name: &[u8]) {
-        match self.renamed(name) {
-            None => {
-                if let Some(prepared) = self.prepared.take_unsent(name) {
-                    self.inject(prepared);
-                }
-            }
-            Some(id) => {
-                let Some(prepared) = self.prepared.get(name).cloned() else { return };
-                if self.backend.as_mut().is_some_and(|backend| backend.parsed.uses(id)) {
-                    return;
-                }
-                self.prepare_as(id);
-                self.inject_as(prepared, &id.name());
-            }
+        if self.renamed(name).is_none()
+            && let Some(prepared) = self.prepared.take_unsent(name)
+        {
+            self.inject(prepared);
         }
     }
 
@@ -256,6 +306,17 @@ impl Session {
         }
         self.prepared.refused(asked);
     }
+}
+
+/// Whether this ErrorResponse is the answer to [`NO_STATEMENT`].
+pub fn refuses_changed(body: &[u8]) -> bool {
+    field(body, b'C') == Some(sqlstate::UNDEFINED_STATEMENT.as_bytes())
+        && field(body, b'M').is_some_and(|message| message.windows(NO_STATEMENT.len()).any(|part| part == NO_STATEMENT))
+}
+
+/// In its place, in PostgreSQL's words.
+pub fn changed() -> ErrorResponse {
+    ErrorResponse::error(sqlstate::FEATURE_NOT_SUPPORTED, "cached plan must not change result type")
 }
 
 /// Whether such a statement may use or drop prepared statements by their names.

@@ -30,6 +30,8 @@ pub enum Request<S, B> {
     Parse(S),
     Bind,
     Describe,
+    /// The proxy describes a statement, to see what its result looks like.
+    Shape(S),
     Execute,
     Close,
     /// CopyDone or CopyFail: answered by nothing, it ends the time in which Sync is dropped.
@@ -57,6 +59,7 @@ impl<S, B> Request<S, B> {
             Self::Parse(statement) => (Request::Parse(statement), None),
             Self::Bind => (Request::Bind, None),
             Self::Describe => (Request::Describe, None),
+            Self::Shape(statement) => (Request::Shape(statement), None),
             Self::Execute => (Request::Execute, None),
             Self::Close => (Request::Close, None),
             Self::CopyEnd => (Request::CopyEnd, None),
@@ -86,6 +89,8 @@ pub enum Route {
 pub enum Event<S, B> {
     /// The statement exists upstream now.
     Parsed(S),
+    /// The statement is described by this frame.
+    Described(S),
     /// An error; the rest of its span is skipped. The statements are those whose Parse was skipped.
     Failed(Vec<S>),
     /// ReadyForQuery: the span is over, and so are those before it whose own end was skipped or dropped.
@@ -156,6 +161,11 @@ impl<S, B> Pipeline<S, B> {
         self.queue.front().is_some_and(|item| item.origin == Origin::Own)
     }
 
+    /// Whether the upstream is describing a statement for the proxy.
+    pub fn at_shape(&self) -> bool {
+        self.queue.front().is_some_and(|item| matches!(item.request, Request::Shape(_)))
+    }
+
     /// Whether a request of the client is unanswered.
     pub fn owes_client(&self) -> bool {
         self.queue.len() > self.own
@@ -224,12 +234,12 @@ impl<S, B> Pipeline<S, B> {
             (Request::Parse(_), backend::PARSE_COMPLETE)
             | (Request::Bind, backend::BIND_COMPLETE)
             | (Request::Close, backend::CLOSE_COMPLETE)
-            | (Request::Describe, backend::ROW_DESCRIPTION | backend::NO_DATA)
+            | (Request::Describe | Request::Shape(_), backend::ROW_DESCRIPTION | backend::NO_DATA)
             | (
                 Request::Execute,
                 backend::COMMAND_COMPLETE | backend::EMPTY_QUERY_RESPONSE | backend::PORTAL_SUSPENDED,
             ) => true,
-            (Request::Describe, backend::PARAMETER_DESCRIPTION)
+            (Request::Describe | Request::Shape(_), backend::PARAMETER_DESCRIPTION)
             | (
                 Request::Execute,
                 backend::DATA_ROW | backend::COPY_DATA | backend::COPY_DONE | backend::COPY_OUT_RESPONSE,
@@ -253,6 +263,7 @@ impl<S, B> Pipeline<S, B> {
         self.pop_copy_ends();
         match item.request {
             Request::Parse(statement) => Some(Event::Parsed(statement)),
+            Request::Shape(statement) => Some(Event::Described(statement)),
             _ => None,
         }
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::statement::Statement;
-use crate::upstream::parsed::StatementId;
+use crate::upstream::parsed::{Shape, StatementId};
 
 #[derive(Debug)]
 pub struct Prepared {
@@ -40,6 +40,8 @@ struct Place {
     upstream: bool,
     /// Under which the upstream has parsed or executed it last, if that is known.
     standing: Option<Standing>,
+    /// Of its result when the client prepared it, on a shared connection.
+    shape: Option<Shape>,
 }
 
 /// What decides about the shape of a statement's result.
@@ -72,13 +74,13 @@ impl PreparedStatements {
     /// A Parse is being sent upstream. A name that is taken stays what it is: the upstream will refuse.
     pub fn sent(&mut self, prepared: Arc<Prepared>, standing: Option<Standing>) {
         if prepared.name.is_empty() || !self.statements.contains_key(&prepared.name) {
-            self.statements.insert(prepared.name.clone(), Place { prepared, upstream: true, standing });
+            self.statements.insert(prepared.name.clone(), Place { prepared, upstream: true, standing, shape: None });
         }
     }
 
     /// A Parse of the unnamed statement was answered without the upstream.
     pub fn answered(&mut self, prepared: Arc<Prepared>, standing: Option<Standing>) {
-        self.statements.insert(prepared.name.clone(), Place { prepared, upstream: false, standing });
+        self.statements.insert(prepared.name.clone(), Place { prepared, upstream: false, standing, shape: None });
     }
 
     /// The upstream has executed it.
@@ -88,6 +90,19 @@ impl PreparedStatements {
         {
             place.standing = Some(standing);
         }
+    }
+
+    /// What the result of a statement looks like that the client has just prepared.
+    pub fn has_shape(&mut self, prepared: &Arc<Prepared>, shape: Shape) {
+        if let Some(place) = self.statements.get_mut(&prepared.name)
+            && Arc::ptr_eq(&place.prepared, prepared)
+        {
+            place.shape = Some(shape);
+        }
+    }
+
+    pub fn shape(&self, name: &[u8]) -> Option<Shape> {
+        self.statements.get(name)?.shape
     }
 
     pub fn standing(&self, name: &[u8]) -> Option<Standing> {

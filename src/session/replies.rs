@@ -9,6 +9,7 @@ use super::effects::{Settings, SettingsAction, Transaction};
 use super::jobs::Job;
 use super::limits::query_timeout;
 use super::lookup::Basis;
+use super::naming;
 use super::pipeline::{Event, Route};
 use super::repeat::is_opening;
 use super::span::Span;
@@ -60,8 +61,9 @@ impl Session {
                     break;
                 };
                 let error = header.tag == backend::ERROR_RESPONSE && header.total <= CONTROL_BYTES;
-                if is_control(header.tag) || error {
-                    if header.total > CONTROL_BYTES {
+                let shape = header.tag == backend::ROW_DESCRIPTION && self.pipeline.at_shape();
+                if is_control(header.tag) || error || shape {
+                    if header.total > if shape { OWN_BYTES } else { CONTROL_BYTES } {
                         return Err(broken("a control message of the server is too long"));
                     }
                     if rest.len() < header.total {
@@ -75,12 +77,11 @@ impl Session {
                 let rest = &input[run..];
                 let length = header.total.min(rest.len());
                 let mut route = self.reply(header, &rest[..length])?;
-                if error
-                    && self.overdue
-                    && field(&rest[HEADER_BYTES..length], b'C') == Some(sqlstate::QUERY_CANCELED.as_bytes())
-                {
-                    reworded = Some(query_timeout());
-                    route = Route::Swallow;
+                if error {
+                    reworded = self.reworded(&rest[HEADER_BYTES..length]);
+                    if reworded.is_some() {
+                        route = Route::Swallow;
+                    }
                 }
                 if self.repeat.is_some() {
                     let whole = length == header.total;
@@ -155,7 +156,13 @@ impl Session {
         match reply.event {
             None => {}
             Some(Event::Parsed(_)) => {}
+            Some(Event::Described(asked)) => {
+                if let Some(asked) = asked {
+                    self.described(&asked, header.tag, body);
+                }
+            }
             Some(Event::Failed(statements)) => {
+                self.learning_shape = false;
                 for asked in statements.into_iter().flatten() {
                     self.refuse(&asked);
                 }
@@ -180,6 +187,15 @@ impl Session {
             self.tracking_lost();
         }
         Ok(route)
+    }
+
+    /// What the client is told in place of an error that the proxy has brought about.
+    fn reworded(&self, body: &[u8]) -> Option<ErrorResponse> {
+        let code = field(body, b'C')?;
+        if self.overdue && code == sqlstate::QUERY_CANCELED.as_bytes() {
+            return Some(query_timeout());
+        }
+        (self.sharing.is_some() && naming::refuses_changed(body)).then(naming::changed)
     }
 
     /// On a shared connection the client is told what concerns it, and only that.

@@ -12,9 +12,9 @@ use futures_util::FutureExt;
 use super::Session;
 use super::cycle::{End, Replay};
 use super::lookup::{Attempt, Plan, ReadRequest, Wait};
-use super::naming::{Named, put_renamed};
+use super::naming::{NO_STATEMENT, Named, put_renamed};
 use super::notes::Judged;
-use super::pipeline::Request;
+use super::pipeline::{Origin, Request};
 use super::prepared::{Asked, Portal, Prepared, Standing};
 use super::span::Span;
 use crate::cache::admission::Pass;
@@ -23,7 +23,7 @@ use crate::statement::Statement;
 use crate::telemetry::metrics::{Access, Class as QueryClass, Path};
 use crate::wire::error::{ErrorResponse, sqlstate};
 use crate::wire::frame::{self, FrameError, HEADER_BYTES, Header, backend, frontend};
-use crate::wire::message::{Bind, Close, Describe, Execute, Query, Target};
+use crate::wire::message::{Bind, Close, Describe, Execute, Query, Target, encode};
 
 /// A portal's and a statement's name fit into so many bytes, with what stands before them.
 const NAMES_BYTES: usize = 1024;
@@ -81,8 +81,8 @@ impl Session {
         Ok(())
     }
 
-    /// Not while the upstream works for us, a cached result is on its way, somebody else's miss, a cancel or the first rows of a split
-    /// read are awaited, or a buffer is full.
+    /// Not while the upstream works for us, a cached result is on its way, somebody else's miss, a cancel, the first rows of a split
+    /// read or a statement's shape are awaited, or a buffer is full.
     fn accepts_requests(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         if self.is_held_back() || !self.poll_attaching(cx)? || self.splitting.poll_start(cx).is_pending() {
             return Ok(false);
@@ -107,6 +107,7 @@ impl Session {
         }
         Ok(!self.client.input.is_empty()
             && !self.upstream.closed
+            && !self.learning_shape
             && !self.pipeline.at_own()
             && self.replay.is_none()
             && self.client.output.len() < self.buffer_bytes
@@ -243,6 +244,8 @@ impl Session {
                 Taken::Served(batch.length)
             }
             Plan::Relay(_) if !self.attach() => Taken::Waits,
+            // Message by message: what the connection lacks is asked for first.
+            Plan::Relay(_) if batch.parse.is_none() && !self.stands_as_prepared(&batch.prepared.name) => return None,
             Plan::Relay(fill) => {
                 let judged = self.judge(statement, types, None);
                 if fill.is_none() && judged.is_opaque() {
@@ -259,7 +262,11 @@ impl Session {
                             self.prepare_as(id);
                         }
                         self.prepared.sent(parse.clone(), standing);
-                        self.push_parse(Some(parse));
+                        self.push_parse(Some(parse.clone()));
+                        if renamed.is_some() {
+                            let asked = Asked { prepared: parse, again: false };
+                            self.pipeline.push(Origin::Injected, Request::Shape(Some(asked)));
+                        }
                     }
                     None => self.send_if_unsent(&batch.prepared.name),
                 }
@@ -306,7 +313,12 @@ impl Session {
         while let Ok(Some(header)) = frame::peek(messages) {
             let (message, rest) = messages.split_at(header.total);
             match Named::find(header.tag, &message[HEADER_BYTES..]) {
-                Some(named) => put_renamed(out, header, message, named, name),
+                Some(named) => {
+                    put_renamed(out, header, message, named, name);
+                    if header.tag == frontend::PARSE {
+                        let _ = encode::describe(out, Target::Statement, name);
+                    }
+                }
                 None => out.extend_from_slice(message),
             }
             messages = rest;
@@ -325,6 +337,11 @@ impl Session {
             None => None,
         };
         let name = named.map(|named| named.name);
+        if let Some(name) = name.filter(|_| header.tag != frontend::PARSE)
+            && !self.has_statement(name)
+        {
+            return Ok(Taken::Waits);
+        }
         let mut renamed = None;
         match header.tag {
             frontend::QUERY => return Ok(self.query(header, body, input)),
@@ -371,7 +388,16 @@ impl Session {
             unknown => return Err(violation(FrameError::UnknownTag(unknown))),
         }
         if let (Some(id), Some(named)) = (renamed, named) {
-            put_renamed(&mut self.upstream.output, header, message, named, &id.name());
+            let name = match header.tag != frontend::PARSE && self.shape_has_changed(named.name) {
+                true => NO_STATEMENT,
+                false => &id.name()[..],
+            };
+            put_renamed(&mut self.upstream.output, header, message, named, name);
+            if header.tag == frontend::PARSE
+                && let Some(prepared) = self.prepared.get(named.name).cloned()
+            {
+                self.ask_shape(Asked { prepared, again: false });
+            }
             return Ok(Taken::Renamed(header.total));
         }
         Ok(Taken::Relayed(header.total))

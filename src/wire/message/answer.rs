@@ -93,7 +93,7 @@ mod tests {
         let mut out = BytesMut::new();
         let field = |name| Field { name, type_oid: 20, size: 8, format: 0 };
         row_description(&mut out, ["a", "b"].into_iter().map(field));
-        assert_eq!(backend::column_count(&out[5..]), Ok(2));
+        assert_eq!(backend::row_description(&out[5..]).unwrap().len(), 2);
         out.clear();
         let put = |value: Option<&str>, out: &mut BytesMut| value.map(|text| out.put_slice(text.as_bytes())).is_some();
         data_row(&mut out, [Some("x"), None, Some("")].into_iter(), put);

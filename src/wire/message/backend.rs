@@ -67,18 +67,29 @@ impl<'a> NotificationResponse<'a> {
     }
 }
 
-/// The number of columns a RowDescription describes; its whole body is checked.
-pub fn column_count(body: &[u8]) -> Result<u16, DecodeError> {
-    /// Table, column number, type, length, modifier, format.
-    const FIXED_BYTES: usize = 4 + 2 + 4 + 2 + 4 + 2;
+/// A column as a RowDescription tells it, without where it is from and how it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Column<'a> {
+    pub name: &'a [u8],
+    pub type_oid: u32,
+    pub type_modifier: i32,
+}
+
+/// The columns of a RowDescription; its whole body is checked.
+pub fn row_description(body: &[u8]) -> Result<Vec<Column<'_>>, DecodeError> {
     let mut reader = Reader::new("row description", body);
-    let count = reader.u16()?;
-    for _ in 0..count {
-        reader.text()?;
-        reader.bytes(FIXED_BYTES)?;
+    let mut columns = Vec::new();
+    for _ in 0..reader.u16()? {
+        let name = reader.text()?;
+        let (_table, _number) = (reader.i32()?, reader.u16()?);
+        let type_oid = reader.i32()?.cast_unsigned();
+        let _length = reader.u16()?;
+        let type_modifier = reader.i32()?;
+        let _format = reader.u16()?;
+        columns.push(Column { name, type_oid, type_modifier });
     }
     reader.finish()?;
-    Ok(count)
+    Ok(columns)
 }
 
 /// The types of a statement's parameters.
@@ -123,7 +134,7 @@ mod tests {
         #[test]
         fn no_bytes_make_a_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             let _ = data_row(&bytes);
-            let _ = column_count(&bytes);
+            let _ = row_description(&bytes);
             let _ = command_tag(&bytes);
             let _ = transaction_status(&bytes);
             let _ = ParameterStatus::decode(&bytes);

@@ -88,8 +88,12 @@ fn backend_messages() {
     assert_eq!((status.name, status.value), (&b"TimeZone"[..], &b"UTC"[..]));
     let notification = backend::NotificationResponse::decode(b"\0\0\0\x07c\0p\0").unwrap();
     assert_eq!((notification.pid, notification.channel, notification.payload), (7, &b"c"[..], &b"p"[..]));
-    assert_eq!(backend::column_count(b"\0\x01a\0\0\0\0\0\0\0\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0"), Ok(1));
-    assert!(backend::column_count(b"\0\x02a\0\0\0\0\0\0\0\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0").is_err());
+    let column = backend::Column { name: b"a", type_oid: 23, type_modifier: -1 };
+    assert_eq!(
+        backend::row_description(b"\0\x01a\0\0\0\0\0\0\0\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0"),
+        Ok(vec![column])
+    );
+    assert!(backend::row_description(b"\0\x02a\0\0\0\0\0\0\0\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0").is_err());
     assert_eq!(backend::parameter_types(b"\0\x01\0\0\0\x17").unwrap().collect::<Vec<_>>(), [23]);
 }
 
@@ -147,7 +151,7 @@ fn decode_all(body: &[u8]) {
     let _ = backend::transaction_status(body);
     let _ = backend::ParameterStatus::decode(body);
     let _ = backend::NotificationResponse::decode(body);
-    let _ = backend::column_count(body);
+    let _ = backend::row_description(body);
     let _ = backend::parameter_types(body).map(Iterator::count);
 }
 
