@@ -390,7 +390,7 @@ impl fmt::Debug for Upstream {
 impl Default for Pool {
     fn default() -> Self {
         Self {
-            mode: PoolMode::Session,
+            mode: PoolMode::Auto,
             max_upstream_connections: 1000,
             size: 0,
             min_size: 0,

@@ -26,7 +26,7 @@ async fn what_one_server_has_said_is_never_said_to_the_clients_of_another() {
     let relay = FaultRelay::to(second.port).await;
     relay.turn(Weather::Shut);
     let hosts = format!("127.0.0.1:{},127.0.0.1:{}", relay.port, first.port);
-    let stage = stage(first, &database, &hosts, Options::default()).await;
+    let stage = stage(first, &database, &hosts, Options::default().dedicated()).await;
     let old = stage.client().await;
     stage.cached(&old, READ).await;
     let mut old_raw = stage.raw().await;
@@ -172,7 +172,8 @@ async fn a_promotion_where_nobody_is_disconnected_empties_the_cache_too() {
 #[tokio::test]
 async fn where_no_host_fits_clients_are_told_so() {
     let database = cluster().database().await;
-    let options = quick().key("upstream.target_session_attrs", "standby").key("breaker.failure_threshold", 1000);
+    let options =
+        quick().dedicated().key("upstream.target_session_attrs", "standby").key("breaker.failure_threshold", 1000);
     let hosts = format!("127.0.0.1:{}", cluster().port);
     let options = options.upstream(format!("postgres://postgres@{hosts}/{database}"));
     let proxy = Proxy::spawn(cluster(), &database, &options);

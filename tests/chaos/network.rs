@@ -13,7 +13,8 @@ async fn behind_a_relay(options: Options) -> (Stage, FaultRelay) {
     let relay = FaultRelay::to(cluster().port).await;
     let database = cluster().database().await;
     let url = format!("postgres://postgres@127.0.0.1:{}/{database}", relay.port);
-    let options = options.key("retry.max_attempts", 1).key("breaker.success_threshold", 1).upstream(url);
+    let options = options.key("retry.max_attempts", 1).key("breaker.success_threshold", 1);
+    let options = options.key("pool.idle_timeout_secs", 1).upstream(url);
     let proxy = Proxy::start(cluster(), &database, &options).await;
     (Stage { database, proxy, cluster: cluster() }, relay)
 }
@@ -82,7 +83,7 @@ async fn cuts_under_load_lose_nothing_and_repeat_nothing() {
 
 #[tokio::test]
 async fn a_write_lost_in_a_frozen_network_leaves_nothing_stale() {
-    let (stage, relay) = behind_a_relay(Options::default().key("upstream.connect_timeout_secs", 1)).await;
+    let (stage, relay) = behind_a_relay(Options::default().dedicated().key("upstream.connect_timeout_secs", 1)).await;
     let direct = stage.direct().await;
     direct.run("CREATE TABLE t (v int); INSERT INTO t VALUES (1)").await;
     let reader = super::scene::recovered(&stage).await;

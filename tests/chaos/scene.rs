@@ -21,6 +21,7 @@ pub fn quick() -> Options {
     Options::default()
         .key("upstream.connect_timeout_secs", 1)
         .key("retry.max_attempts", 1)
+        .key("pool.idle_timeout_secs", 1)
         .key("breaker.timeout_ms", 3_600_000)
 }
 
@@ -44,15 +45,15 @@ pub async fn refusal(stage: &Stage) -> Option<(String, String)> {
     }
 }
 
-/// Waits until new clients are let in.
+/// Waits until new clients are let in and served: one who shares connections may be let in without any.
 pub async fn recovered(stage: &Stage) -> Client {
     let client = std::cell::RefCell::new(None);
     wait_until("clients are let in again", async || match Client::try_connect(&stage.config()).await {
-        Ok(connected) => {
+        Ok(connected) if connected.simple_query("SELECT 1").await.is_ok() => {
             client.replace(Some(connected));
             true
         }
-        Err(_) => false,
+        _ => false,
     })
     .await;
     client.into_inner().unwrap()

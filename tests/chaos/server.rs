@@ -57,7 +57,7 @@ async fn a_backend_killed_in_the_middle_of_a_write_takes_nothing_acknowledged_al
 #[tokio::test]
 async fn a_crash_opens_the_breaker_and_one_look_at_the_server_closes_it() {
     // Without a cache: a backend that dies in the middle of sending something, be it to the proxy itself, says nothing.
-    let options = quick().key("breaker.failure_threshold", 3).key("breaker.success_threshold", 1);
+    let options = quick().dedicated().key("breaker.failure_threshold", 3).key("breaker.success_threshold", 1);
     let stage = scene(options.key("cache.enabled", false)).await;
     let mut clients = Vec::new();
     for _ in 0..3 {
@@ -128,7 +128,8 @@ async fn an_administrator_who_ends_backends_opens_nothing() {
 
 #[tokio::test]
 async fn a_server_that_hangs_keeps_nobody_waiting_who_can_be_told() {
-    let stage = scene(quick().key("breaker.failure_threshold", 2).key("breaker.success_threshold", 1)).await;
+    let stage =
+        scene(quick().dedicated().key("breaker.failure_threshold", 2).key("breaker.success_threshold", 1)).await;
     let mut inside = stage.raw().await;
     inside.query("CREATE TABLE t AS SELECT 1 AS v").await;
     stage.cluster.signal_all("STOP");

@@ -23,6 +23,11 @@ impl Options {
         self
     }
 
+    /// Each client has a connection of its own, on which the server itself lets it in: the default, whatever `TEST_POOL_MODE` says.
+    pub fn dedicated(self) -> Self {
+        self.key("auth.mode", "relay").key("pool.mode", "session")
+    }
+
     pub fn arg(mut self, arg: impl ToString) -> Self {
         self.args.push(arg.to_string());
         self
