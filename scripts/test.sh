@@ -23,4 +23,6 @@ step() {
 step cargo fmt --check
 step cargo clippy --locked --all-targets -- -D warnings
 step cargo test --locked --no-fail-fast "$@"
+# What may happen to a server and a network, once more with connections that clients share.
+TEST_POOL_MODE=auto step cargo test --locked --no-fail-fast --test chaos_ends_well
 say "everything passed"

@@ -192,7 +192,8 @@ impl Session {
             Some(body) => Some(Arc::new(self.decode_parse(body)?)),
             None => None,
         };
-        if parse.as_ref().is_some_and(|parse| !parse.statement.is_single_read()) {
+        if parse.as_ref().is_some_and(|parse| !parse.statement.is_single_read() || self.prepared.is_taken(&parse.name))
+        {
             return None;
         }
         let body = frames.next(frontend::BIND)?;
@@ -254,7 +255,9 @@ impl Session {
                     self.opened().page = page;
                     return None;
                 }
-                let repeats = self.may_repeat(statement, types, &judged);
+                // A name is taken once it was sent.
+                let names = batch.parse.as_ref().is_some_and(|parse| !parse.name.is_empty());
+                let repeats = !names && self.may_repeat(statement, types, &judged);
                 let renamed = batch.prepared.id.filter(|_| self.renames());
                 match batch.parse {
                     Some(parse) => {

@@ -104,6 +104,7 @@ async fn errors_come_where_the_client_expects_them() {
         Batch::new().close_statement("u").parse("u", "SELECT 4").bind("", "u", &[]).execute("", 0).sync(),
         Batch::new().close_statement("nothing").close_statement("s").sync(),
         good.clone(),
+        Batch::new().parse("s", "SELECT 1").bind("", "s", &[]).execute("", 0).sync(),
         Batch::new().bind("", "s", &[Some(b"1")]).sync(),
         Batch::new().describe_statement("nothing").sync(),
         Batch::new().parse("w", "SELECT 5").flush().bind("p", "w", &[]).execute("p", 0).flush().sync(),

@@ -108,7 +108,7 @@ async fn what_somebody_else_has_prepared_since_is_compared_too() {
     let direct = stage.direct().await;
     direct.run("CREATE TABLE t (v int)").await;
     let mut twins = Twins::of(&stage).await;
-    let mut prepare = async |twins: &mut Twins| {
+    let prepare = async |twins: &mut Twins| {
         twins.ask(Batch::new().parse("all", "SELECT * FROM t").sync()).await;
     };
     prepare(&mut twins).await;
