@@ -155,12 +155,8 @@ impl Session {
         }
         match reply.event {
             None => {}
-            Some(Event::Parsed(_)) => {}
-            Some(Event::Described(asked)) => {
-                if let Some(asked) = asked {
-                    self.described(&asked, header.tag, body);
-                }
-            }
+            Some(Event::Parsed(_) | Event::Described(None)) => {}
+            Some(Event::Described(Some(asked))) => self.described(&asked, header.tag, body),
             Some(Event::Failed(statements)) => {
                 self.learning_shape = false;
                 for asked in statements.into_iter().flatten() {
