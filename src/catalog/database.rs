@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 use tracing::warn;
 
 use super::analysis::{Analysis, AnalysisKey};
+use super::fingerprint::Fingerprint;
 use super::model::Model;
 use crate::cache::limbo::{BackendPid, Limbo, Orphan};
 use crate::cache::versions::{Marks, Stripes, Versions, WriteSet};
@@ -57,7 +58,7 @@ pub struct Database {
     visits: AtomicUsize,
     pub(super) watched: AtomicBool,
     /// The fingerprint under which the present epoch began, as far as it was ever read.
-    pub(super) fingerprint: Mutex<Option<String>>,
+    pub(super) fingerprint: Mutex<Option<Fingerprint>>,
     first: watch::Sender<bool>,
     pub(super) wake: Notify,
     pub(super) leave_now: AtomicBool,

@@ -42,17 +42,30 @@ pub const FINGERPRINTED: &[(&str, &str)] = &[
     ("pg_shseclabel", "true"),
 ];
 
-/// A text that changes whenever the catalogue or the server's configuration has changed, or the server was restarted.
-pub(super) async fn fingerprint(client: &impl GenericClient) -> Result<String, Error> {
-    let mut parts: Vec<String> = FINGERPRINTED
-        .iter()
-        .map(|(catalog, filter)| {
-            format!(
-                "(SELECT count(*) || ':' || coalesce(sum(hashtextextended(xmin::text || ctid::text, 0)::numeric), 0) \
-                 FROM pg_catalog.{catalog} WHERE {filter})"
-            )
-        })
-        .collect();
+/// What a look at the catalogue has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fingerprint {
+    /// Changes whenever the catalogue or the server's configuration has changed, or the server was restarted.
+    all: String,
+    /// The part of it that says what sessions begin with.
+    defaults: String,
+}
+
+impl Fingerprint {
+    /// Whether sessions that begin now find other settings.
+    pub fn changes_defaults(&self, before: &Self) -> bool {
+        self.defaults != before.defaults
+    }
+}
+
+pub(super) async fn fingerprint(client: &impl GenericClient) -> Result<Fingerprint, Error> {
+    let rows = |catalog: &str, filter: &str| {
+        format!(
+            "(SELECT count(*) || ':' || coalesce(sum(hashtextextended(xmin::text || ctid::text, 0)::numeric), 0) \
+             FROM pg_catalog.{catalog} WHERE {filter})"
+        )
+    };
+    let mut parts: Vec<String> = FINGERPRINTED.iter().map(|(catalog, filter)| rows(catalog, filter)).collect();
     parts.push(
         "(SELECT md5(string_agg(concat_ws(',', oid, rolname, rolsuper, rolinherit, rolbypassrls, rolconfig), ';' ORDER BY oid)) \
          FROM pg_catalog.pg_roles)"
@@ -65,6 +78,7 @@ pub(super) async fn fingerprint(client: &impl GenericClient) -> Result<String, E
     // Another server, or the same after a promotion.
     parts.push("(SELECT system_identifier FROM pg_control_system())".into());
     parts.push("pg_is_in_recovery()".into());
-    let row = client.query_one(&format!("SELECT concat_ws('/', {})", parts.join(", ")), &[]).await?;
-    row.try_get(0)
+    let defaults = rows("pg_db_role_setting", "true");
+    let row = client.query_one(&format!("SELECT concat_ws('/', {}), {defaults}", parts.join(", ")), &[]).await?;
+    Ok(Fingerprint { all: row.try_get(0)?, defaults: row.try_get(1)? })
 }

@@ -9,7 +9,7 @@ use tokio_postgres::types::Oid;
 use tokio_postgres::{Client, Error, IsolationLevel, Row, Transaction};
 
 use super::builtin::{HARMLESS_EXTENSION, HARMLESS_VOLATILE, safe_stable};
-use super::fingerprint::fingerprint;
+use super::fingerprint::{Fingerprint, fingerprint};
 use super::model::{Action, ColumnModel, Model, Relation, RelationKind, ViewText};
 use super::value::{PINNABLE_TYPES, ValueKind};
 use crate::cache::verdict::{Bypass, RelationName};
@@ -21,7 +21,11 @@ const FIRST_USER_OID: u32 = 16384;
 
 /// The model and the fingerprint that belongs to it, from one snapshot. `trust_immutable`: the user's functions that are declared
 /// IMMUTABLE are taken to be.
-pub(super) async fn model(client: &mut Client, epoch: u64, trust_immutable: bool) -> Result<(Model, String), Error> {
+pub(super) async fn model(
+    client: &mut Client,
+    epoch: u64,
+    trust_immutable: bool,
+) -> Result<(Model, Fingerprint), Error> {
     let builder = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
     let transaction = builder.start().await?;
     let fingerprint = fingerprint(&transaction).await?;

@@ -12,7 +12,8 @@ use tokio_postgres::{Client, Error};
 use tracing::{debug, info, warn};
 
 use super::database::Database;
-use super::{fingerprint, load};
+use super::fingerprint::{self, Fingerprint};
+use super::load;
 use crate::cache::limbo::BackendPid;
 use crate::cache::versions::Marks;
 
@@ -46,6 +47,9 @@ pub trait Control: Send + Sync + 'static {
 
     /// Whether the user's functions that are declared IMMUTABLE are taken to be.
     fn trusts_immutable_functions(&self) -> bool;
+
+    /// What sessions begin with has changed (ALTER ROLE or DATABASE ... SET).
+    fn defaults_have_changed(&self);
 
     /// A look at the catalogue took so long.
     fn looked(&self, took: Duration);
@@ -109,7 +113,7 @@ async fn attend(database: &Database, mut client: Client, control: &impl Control)
                 next_look = started + control.refresh();
             }
         } else if due || (doubted && started >= pause_until) {
-            match answered(look(database, &mut client, control.trusts_immutable_functions())).await {
+            match answered(look(database, &mut client, control)).await {
                 // Something was dropped while it was looked at. The next look will tell.
                 Err(Lost::Server(error)) if !client.is_closed() => {
                     debug!(database = %database.name, %error, "the catalogue was in motion")
@@ -155,19 +159,19 @@ async fn answered<T>(question: impl Future<Output = Result<T, Error>>) -> Result
 ///
 /// The caller has made sure that nothing is on its way that was judged before the present epoch: `classified` tells two
 /// epochs apart and no more, so the present one must not end before.
-async fn look(database: &Database, client: &mut Client, trust_immutable: bool) -> Result<(), Error> {
+async fn look(database: &Database, client: &mut Client, control: &impl Control) -> Result<(), Error> {
     // The doubts first: one that is raised while we look stays open.
     let doubts = database.doubts();
     let fingerprint = fingerprint::fingerprint(client).await?;
-    note_fingerprint(database, fingerprint);
+    note_fingerprint(database, fingerprint, control);
     if !database.has_model() {
         if !database.is_past_answered() {
             info!(database = %database.name, "cache bypassed until what was sent before the change is answered");
             return Ok(());
         }
         let epoch = database.epoch();
-        let (model, fingerprint) = load::model(client, epoch, trust_immutable).await?;
-        if note_fingerprint(database, fingerprint) == epoch {
+        let (model, fingerprint) = load::model(client, epoch, control.trusts_immutable_functions()).await?;
+        if note_fingerprint(database, fingerprint, control) == epoch {
             database.publish(Some(model));
         }
     }
@@ -177,12 +181,15 @@ async fn look(database: &Database, client: &mut Client, trust_immutable: bool) -
 }
 
 /// Ends the epoch if the catalogue is not what it was. Returns the present epoch.
-fn note_fingerprint(database: &Database, fingerprint: String) -> u64 {
+fn note_fingerprint(database: &Database, fingerprint: Fingerprint, control: &impl Control) -> u64 {
     let mut known = database.fingerprint.lock().unwrap_or_else(PoisonError::into_inner);
     if known.as_ref() == Some(&fingerprint) {
         return database.epoch();
     }
-    if known.is_some() {
+    if let Some(known) = &*known {
+        if fingerprint.changes_defaults(known) {
+            control.defaults_have_changed();
+        }
         info!(database = %database.name, "the catalogue has changed: cached results are void");
     }
     let first = known.replace(fingerprint).is_none();

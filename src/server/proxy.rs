@@ -54,12 +54,14 @@ impl Proxy {
         let target = Arc::new(Target::new(&config.upstream)?);
         let current = Arc::new(ArcSwap::from(config.clone()));
         let lookout = Arc::new(Lookout::new(breaker(config, server.metrics.clone())));
+        let pool = Pool::new(&config.pool);
         let control = Arc::new(ControlPlane::new(
             target.clone(),
             lookout.clone(),
             current.clone(),
             server.health.register("catalog"),
             server.metrics.clone(),
+            pool.clone(),
         ));
         let health = server.health.register("upstream");
         tokio::spawn(probe(target.clone(), current.clone(), control.clone(), lookout.clone(), health));
@@ -83,7 +85,7 @@ impl Proxy {
             seats: Seats::new(config.server.max_clients),
             visitors: VisitorSeats::default(),
             gate: Gate::default(),
-            pool: Pool::new(&config.pool),
+            pool,
             parallel,
             tls: ClientTlsAcceptor::new(&config.tls)?,
             users: UserSource::new(&config.auth.user_file)?,

@@ -18,6 +18,7 @@ use crate::telemetry::metrics::{Metrics, Operation};
 use crate::upstream::lookout::{Lookout, is_upstream_fault};
 use crate::upstream::open::{self, OpenError, Opened, Target};
 use crate::upstream::peer::Peer;
+use crate::upstream::pool::Pool;
 use crate::upstream::role::Role;
 
 pub struct ControlPlane {
@@ -26,6 +27,7 @@ pub struct ControlPlane {
     config: Arc<ArcSwap<Config>>,
     health: Arc<Component>,
     metrics: Arc<Metrics>,
+    pool: Pool,
     /// Fixed at the start: every database's model goes by it.
     trusts_immutable: bool,
     /// The connection for `auth_query`, while it works.
@@ -48,10 +50,11 @@ impl ControlPlane {
         config: Arc<ArcSwap<Config>>,
         health: Arc<Component>,
         metrics: Arc<Metrics>,
+        pool: Pool,
     ) -> Self {
         health.set(Status::Healthy, "no database in use");
         let trusts_immutable = config.load().cache.trust_immutable_functions;
-        Self { target, lookout, config, health, metrics, trusts_immutable, secrets: Mutex::new(None) }
+        Self { target, lookout, config, health, metrics, pool, trusts_immutable, secrets: Mutex::new(None) }
     }
 
     /// What `auth_query` says about a user; `None` if it does not know it. While the circuit breaker is open, and there is no
@@ -159,6 +162,10 @@ impl Control for ControlPlane {
 
     fn trusts_immutable_functions(&self) -> bool {
         self.trusts_immutable
+    }
+
+    fn defaults_have_changed(&self) {
+        self.pool.begin_generation();
     }
 
     fn looked(&self, took: Duration) {

@@ -40,6 +40,7 @@ pub use wait::{PoolFull, Waiting};
 /// How long `DISCARD ALL` may take.
 const CLEANING: Duration = Duration::from_secs(5);
 
+#[derive(Clone)]
 pub struct Pool(Arc<Inner>);
 
 #[derive(Debug)]

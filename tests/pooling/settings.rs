@@ -1,8 +1,8 @@
 //! What a session sets is its own, on whatever connection it runs.
 
-use super::stage;
+use super::{sharing, stage};
 use crate::harness::raw::Raw;
-use crate::harness::{Client, Stage};
+use crate::harness::{Client, Stage, wait_until};
 
 /// What the two clients see of the settings below.
 async fn seen(client: &Client) -> Vec<String> {
@@ -134,4 +134,15 @@ async fn cached_answers_follow_the_session_and_not_the_connection() {
         assert_eq!(two.one("SELECT at FROM times").await, "2020-01-01 00:00:00+00");
     }
     assert!(stage.proxy.hits().await > 0, "{}", stage.proxy.cache_counters().await);
+}
+
+#[tokio::test]
+async fn defaults_that_were_changed_past_the_proxy_are_the_newcomers() {
+    let stage = Stage::with(sharing(3).key("catalog.refresh_secs", 1)).await;
+    let old = stage.client().await;
+    let zone = old.one("SHOW TimeZone").await;
+    stage.direct().await.run(&format!("ALTER DATABASE {} SET TimeZone = 'Asia/Tokyo'", stage.database)).await;
+    wait_until("newcomers begin with it", async || stage.client().await.one("SHOW TimeZone").await == "Asia/Tokyo")
+        .await;
+    assert_eq!(old.one("SHOW TimeZone").await, zone);
 }
