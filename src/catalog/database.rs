@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::{Notify, watch};
@@ -62,6 +63,25 @@ pub struct Database {
     first: watch::Sender<bool>,
     pub(super) wake: Notify,
     pub(super) leave_now: AtomicBool,
+    attendance: Mutex<Option<Attendance>>,
+}
+
+/// A control connection to a database.
+#[derive(Debug, Clone)]
+pub struct Attendance {
+    since: Instant,
+    /// False once it has ended.
+    lives: Arc<AtomicBool>,
+}
+
+impl Attendance {
+    pub(super) fn begins() -> Self {
+        Self { since: Instant::now(), lives: Arc::new(AtomicBool::new(true)) }
+    }
+
+    pub fn ends(&self) {
+        self.lives.store(false, Ordering::SeqCst);
+    }
 }
 
 impl Database {
@@ -86,7 +106,18 @@ impl Database {
             first: watch::Sender::new(false),
             wake: Notify::new(),
             leave_now: AtomicBool::new(false),
+            attendance: Mutex::new(None),
         }
+    }
+
+    pub(super) fn attend(&self, attendance: Attendance) {
+        *self.attendance.lock().unwrap_or_else(PoisonError::into_inner) = Some(attendance);
+    }
+
+    /// Whether one and the same control connection has lived since then: the server was not stopped in between.
+    pub fn is_attended_since(&self, instant: Instant) -> bool {
+        let attendance = self.attendance.lock().unwrap_or_else(PoisonError::into_inner);
+        attendance.as_ref().is_some_and(|present| present.since <= instant && present.lives.load(Ordering::SeqCst))
     }
 
     pub fn epoch(&self) -> u64 {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::{Client, Error};
 use tracing::{debug, info, warn};
 
-use super::database::Database;
+use super::database::{Attendance, Database};
 use super::fingerprint::{self, Fingerprint};
 use super::load;
 use crate::cache::limbo::BackendPid;
@@ -35,12 +35,27 @@ enum Lost {
     Server(#[from] Error),
     #[error("no answer within {} seconds", ANSWER.as_secs())]
     Silent,
+    #[error("the server has closed it")]
+    Closed,
+}
+
+/// Why there is no control connection.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+pub struct NotAttended {
+    pub why: String,
+    /// The server says that there is no such database: nobody is in it any more.
+    pub is_dropped: bool,
 }
 
 /// What a watcher needs besides its database.
 pub trait Control: Send + Sync + 'static {
-    /// Opens a control connection to `database`, on its own server, with the service account.
-    fn connect(&self, database: &Database) -> impl Future<Output = Result<Client, String>> + Send;
+    /// Opens a control connection to `database`, on its own server, with the service account, and calls `ended` when it has ended.
+    fn connect(
+        &self,
+        database: &Database,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> impl Future<Output = Result<Client, NotAttended>> + Send;
 
     /// Interval of the look at the catalogue's fingerprint.
     fn refresh(&self) -> Duration;
@@ -54,6 +69,9 @@ pub trait Control: Send + Sync + 'static {
     /// A look at the catalogue took so long.
     fn looked(&self, took: Duration);
 
+    /// There is no such database any more, and nothing that is waited for.
+    fn dropped(&self, database: &str);
+
     /// The control connection to `database` works, or does not and why.
     fn report(&self, database: &str, state: Result<(), &str>);
 }
@@ -62,8 +80,18 @@ pub trait Control: Send + Sync + 'static {
 pub async fn watch(database: Arc<Database>, control: Arc<impl Control>) {
     loop {
         if wanted(&database) {
-            match control.connect(&database).await {
+            let attendance = Attendance::begins();
+            let in_limbo = database.limbo.waiting();
+            let ended = {
+                let (attendance, database) = (attendance.clone(), database.clone());
+                move || {
+                    attendance.ends();
+                    database.wake.notify_one();
+                }
+            };
+            match control.connect(&database, ended).await {
                 Ok(client) => {
+                    database.attend(attendance);
                     control.report(&database.name, Ok(()));
                     match attend(&database, client, &*control).await {
                         Ok(()) => debug!(database = %database.name, "no sessions left, control connection closed"),
@@ -73,9 +101,14 @@ pub async fn watch(database: Arc<Database>, control: Arc<impl Control>) {
                         }
                     }
                 }
+                Err(NotAttended { is_dropped: true, .. }) if !in_limbo.is_empty() => {
+                    info!(database = %database.name, "the database was dropped: what was lost in it is settled");
+                    settle(&database, in_limbo);
+                    control.dropped(&database.name);
+                }
                 Err(error) => {
-                    warn!(database = %database.name, error, "no control connection, cache bypassed");
-                    control.report(&database.name, Err(&error));
+                    warn!(database = %database.name, %error, "no control connection, cache bypassed");
+                    control.report(&database.name, Err(&error.why));
                     tokio::time::sleep(RECONNECT).await;
                 }
             }
@@ -102,6 +135,9 @@ async fn attend(database: &Database, mut client: Client, control: &impl Control)
     loop {
         if database.is_asleep() {
             return Ok(());
+        }
+        if client.is_closed() {
+            return Err(Lost::Closed);
         }
         let started = Instant::now();
         let doubted = database.in_doubt() || !database.has_model();
@@ -205,14 +241,19 @@ async fn settle_limbo(database: &Database, client: &Client) -> Result<(), Error>
     let pids: Vec<i32> = waiting.iter().map(|pid| pid.0).collect();
     let rows = client.query("SELECT pid FROM pg_catalog.pg_stat_activity WHERE pid = ANY ($1)", &[&pids]).await?;
     let alive: Vec<i32> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-    for pid in pids.into_iter().filter(|pid| !alive.contains(pid)) {
-        for orphan in database.limbo.gone(BackendPid(pid)) {
+    settle(database, waiting.into_iter().filter(|pid| !alive.contains(&pid.0)));
+    Ok(())
+}
+
+/// These backends are gone: what they have written is decided.
+fn settle(database: &Database, gone: impl IntoIterator<Item = BackendPid>) {
+    for pid in gone {
+        for orphan in database.limbo.gone(pid) {
             if orphan.doubts_catalog {
                 database.doubt();
             }
             orphan.marks.into_iter().for_each(Marks::settle);
         }
-        info!(database = %database.name, pid, "a lost backend is gone: its writes are settled");
+        info!(database = %database.name, pid = pid.0, "a lost backend is gone: its writes are settled");
     }
-    Ok(())
 }

@@ -7,10 +7,11 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use thiserror::Error;
 use tokio::sync::Mutex;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
 use crate::catalog::Database;
-use crate::catalog::watch::Control;
+use crate::catalog::watch::{Control, NotAttended};
 use crate::config::{Config, Host};
 use crate::guard::Fault;
 use crate::telemetry::health::{Component, Status};
@@ -68,7 +69,7 @@ impl ControlPlane {
         let client = match slot.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
             None => {
-                let opened = self.lookout.breaker.call(self.open(None, &config.upstream.database)).await;
+                let opened = self.lookout.breaker.call(self.open(None, &config.upstream.database, || ())).await;
                 opened.map_err(|error| error.to_string())?.0
             }
         };
@@ -82,7 +83,12 @@ impl ControlPlane {
     }
 
     /// Opens a connection to `host`, or wherever connections go.
-    async fn open(&self, host: Option<&Host>, database: &str) -> Result<(Client, Peer), ControlError> {
+    async fn open(
+        &self,
+        host: Option<&Host>,
+        database: &str,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> Result<(Client, Peer), ControlError> {
         let config = self.config.load_full();
         let mut options = tokio_postgres::Config::new();
         options.user(&config.upstream.user).dbname(database).application_name("heliosproxy");
@@ -100,8 +106,9 @@ impl ControlPlane {
         };
         let (client, connection, peer) = self.bounded(connect).await?;
         tokio::spawn(async move {
-            // Its end shows in the client.
+            // Why it has ended shows in the client.
             let _ = connection.await;
+            ended();
         });
         Ok((client, peer))
     }
@@ -133,7 +140,7 @@ impl ControlPlane {
     }
 
     async fn role(&self, host: &Host, database: &str) -> Result<Role, ControlError> {
-        let (client, _) = self.open(Some(host), database).await?;
+        let (client, _) = self.open(Some(host), database, || ()).await?;
         let question = "SELECT pg_catalog.pg_is_in_recovery(), \
              pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'on'";
         let row = self.bounded(async { Ok(client.query_one(question, &[]).await?) }).await?;
@@ -148,12 +155,17 @@ impl ControlPlane {
 }
 
 impl Control for ControlPlane {
-    async fn connect(&self, database: &Database) -> Result<Client, String> {
-        let (client, peer) = self.open(None, &database.name).await.map_err(|error| error.to_string())?;
+    async fn connect(&self, database: &Database, ended: impl FnOnce() + Send + 'static) -> Result<Client, NotAttended> {
+        let (client, peer) = self.open(None, &database.name, ended).await.map_err(|error| NotAttended {
+            // Another server's word would say nothing of this one's databases.
+            is_dropped: error.says_there_is_no_database() && self.target.hosts.len() == 1,
+            why: error.to_string(),
+        })?;
         if peer.address == database.server {
             return Ok(client);
         }
-        Err(format!("connections go to {}, and its sessions are at {}", peer.address, database.server))
+        let why = format!("connections go to {}, and its sessions are at {}", peer.address, database.server);
+        Err(NotAttended { why, is_dropped: false })
     }
 
     fn refresh(&self) -> Duration {
@@ -172,11 +184,24 @@ impl Control for ControlPlane {
         self.metrics.operation_duration(Operation::CatalogRefresh).record(took);
     }
 
+    fn dropped(&self, database: &str) {
+        self.health.set(Status::Healthy, format!("database {database:?} was dropped"));
+    }
+
     fn report(&self, database: &str, state: Result<(), &str>) {
         match state {
             Ok(()) => self.health.set(Status::Healthy, format!("watching the catalogue of {database:?}")),
             Err(error) => self.health.set(Status::Degraded, format!("cache bypassed in {database:?}: {error}")),
         };
+    }
+}
+
+impl ControlError {
+    fn says_there_is_no_database(&self) -> bool {
+        match self {
+            Self::Open(_) => false,
+            Self::Server(error) => error.code() == Some(&SqlState::INVALID_CATALOG_NAME),
+        }
     }
 }
 

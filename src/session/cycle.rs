@@ -221,6 +221,7 @@ impl Session {
     /// Whether [`obey`](Self::obey) has something to do.
     fn is_called(&self) -> bool {
         (self.control.is_shutting_down() && self.is_idle())
+            || self.gives_up.is_some()
             || (self.control.wants_cancel()
                 && !self.pipeline.at_own()
                 && (self.pipeline.owes_client() || self.client.input.is_empty() || self.is_splitting()))
@@ -228,15 +229,11 @@ impl Session {
 
     /// What other tasks have asked of this session.
     fn obey(&mut self) -> Result<(), End> {
-        let told = || {
-            let message = "terminating connection due to administrator command";
-            End::Told(ErrorResponse::fatal(sqlstate::ADMIN_SHUTDOWN, message))
-        };
         if let Some(error) = self.gives_up.take() {
             return Err(End::Told(error));
         }
         if self.control.must_end_now() || (self.control.is_shutting_down() && self.is_idle()) {
-            return Err(told());
+            return Err(End::Told(terminated()));
         }
         if let Some(exceeded) = self.control.take_exceeded().filter(|_| self.limited) {
             self.exceeded(exceeded)?;
@@ -326,4 +323,10 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Somebody has ended the session.
+pub(super) fn terminated() -> ErrorResponse {
+    let message = "terminating connection due to administrator command";
+    ErrorResponse::fatal(sqlstate::ADMIN_SHUTDOWN, message)
 }

@@ -26,6 +26,7 @@ const QUESTION: &str = "SELECT 'listen', ''::pg_catalog.text, ''::pg_catalog.tex
          WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.locktype OPERATOR(pg_catalog.=) 'advisory') \
      UNION ALL SELECT 'cursor', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors c WHERE c.is_holdable) \
      UNION ALL SELECT 'prepared', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_prepared_statements p WHERE p.from_sql) \
+     UNION ALL SELECT 'temporary_schema', '', '' WHERE pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 \
      UNION ALL SELECT 'temporary', '', '' WHERE pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 AND ( \
          EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
          OR EXISTS (SELECT FROM pg_catalog.pg_type t WHERE t.typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
@@ -43,6 +44,7 @@ const IDENTITY: &str = " UNION ALL SELECT 'authorization', 'session_authorizatio
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Found {
     pin: Option<Pin>,
+    temporary_schema: bool,
     settings: Vec<(Box<str>, Box<str>)>,
 }
 
@@ -83,7 +85,8 @@ impl Session {
         tracing::debug!(backend = backend.pid, ?found, "asked what the session has left");
         let before = sharing.traces.pin();
         match found {
-            Some(Found { pin, settings }) => {
+            Some(Found { pin, temporary_schema, settings }) => {
+                backend.has_temporary_schema |= temporary_schema;
                 sharing.traces.probed(pin);
                 sharing.settings = std::sync::Arc::new(Settings::new(settings));
                 backend.settings = sharing.settings.clone();
@@ -168,6 +171,7 @@ fn found(replies: &[u8], login: &str) -> Option<Found> {
                     b"authorization" if *value != login.as_bytes() => identity.insert(0, pair()?),
                     b"role" if *value != b"none" => identity.push(pair()?),
                     b"authorization" | b"role" => {}
+                    b"temporary_schema" => found.temporary_schema = true,
                     kind => found.pin = Some(Pin::ALL.into_iter().find(|pin| pin.label().as_bytes() == kind)?),
                 }
             }

@@ -108,6 +108,7 @@ impl Session {
         Ok(!self.client.input.is_empty()
             && !self.upstream.closed
             && !self.learning_shape
+            && self.gives_up.is_none()
             && !self.pipeline.at_own()
             && self.replay.is_none()
             && self.client.output.len() < self.buffer_bytes

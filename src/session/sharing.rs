@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::connecting::{self, Obtained};
-use super::cycle::{End, Side};
+use super::cycle::{End, Side, terminated};
 use super::jobs::Job;
 use super::startup::enter;
 use super::traces::{Pin, Traces};
@@ -98,8 +98,15 @@ impl Session {
         if let Some(home) = &sharing.home
             && let Some(mut backend) = home.take_home(sharing.tenant)
             && self.shared.databases.are_at(&backend.peer.address)
-            && backend.overhear().is_ok()
         {
+            if backend.settle_here().and_then(|()| backend.overhear()).is_err() {
+                if backend.was_terminated() && self.visit.database().is_attended_since(backend.rests_since()) {
+                    // Not the server has ended, but this session, as far as whoever did it could see.
+                    self.gives_up = Some(terminated());
+                    return false;
+                }
+                return self.attach_elsewhere();
+            }
             if connecting::needs_check(&self.shared, backend.idle_for()) {
                 let home = home.clone();
                 return self.check_first(home, backend);
@@ -111,6 +118,11 @@ impl Session {
             let home = home.clone();
             return self.move_in(home, backend);
         }
+        self.attach_elsewhere()
+    }
+
+    fn attach_elsewhere(&mut self) -> bool {
+        let Some(sharing) = &mut self.sharing else { return true };
         sharing.home = None;
         loop {
             match self.shared.pool.ask(Some(sharing.key)).now() {
@@ -332,7 +344,9 @@ impl Session {
             return;
         };
         let pool = &self.shared.pool;
-        if traces.is_clear() && !own_names {
+        if backend.has_temporary_schema {
+            // A new session has none.
+        } else if traces.is_clear() && !own_names {
             pool.park(home, backend, crate::upstream::pool::NOBODY, *lifetime);
         } else if traces.can_be_discarded() {
             pool.give_back_dirty(home, backend, *lifetime).await;

@@ -274,22 +274,24 @@ impl Login<'_> {
     /// The client gets a connection when it needs one. Only the first of its kind waits for one: what it is told is what
     /// later ones are told.
     async fn shared(&self, stream: Stream, key: PoolKey, secret: UpstreamSecret) -> Result<(Stream, Entry), Refusal> {
-        if let Some(recipe) = self.shared.pool.recipe(&key) {
-            return Ok((stream, Entry::Shared { key, recipe, home: None, pid: None }));
+        let pool = &self.shared.pool;
+        if let Some(recipe) = pool.recipe(&key) {
+            let (home, pid) = pool.adopt(&key).map(|(slot, tenant, pid)| ((slot, tenant), pid)).unzip();
+            return Ok((stream, Entry::Shared { key, recipe, home, pid }));
         }
         let StartupMessage { protocol, parameters, .. } = self.startup;
         let recipe = Recipe { protocol: *protocol, parameters: parameters.clone(), secret, reported: Arc::default() };
-        let waiting = self.shared.pool.ask(Some(key));
+        let waiting = pool.ask(Some(key));
         let (slot, backend) = match obtain(self.shared.clone(), key, Arc::new(recipe), waiting).await {
             Ok(obtained) => obtained,
             Err(frame) => return refuse(stream, &frame).await,
         };
         let pid = Some(backend.pid);
         // It was opened just now, if not by this client.
-        let recipe = self.shared.pool.recipe(&key);
-        let tenant = self.shared.pool.tenant();
+        let recipe = pool.recipe(&key);
+        let tenant = pool.tenant();
         let lifetime = Duration::from_secs(self.shared.config.load().pool.max_lifetime_secs);
-        self.shared.pool.park(&slot, backend, tenant, lifetime);
+        pool.park(&slot, backend, tenant, lifetime);
         match recipe {
             Some(recipe) => Ok((stream, Entry::Shared { key, recipe, home: Some((slot, tenant)), pid })),
             None => {

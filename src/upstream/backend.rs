@@ -11,11 +11,14 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::alias::{Alias, Aliases};
 use super::login::Connection;
+use super::lookout::last_words;
 use super::parsed::Parsed;
 use super::peer::Peer;
 use super::pool::Permit;
 use super::settings::Settings;
+use crate::wire::error::sqlstate;
 use crate::wire::frame::backend::ERROR_RESPONSE;
+use crate::wire::frame::{self, HEADER_BYTES};
 use crate::wire::stream::Stream;
 
 /// Everything that belongs to one upstream connection, whoever uses it.
@@ -37,6 +40,8 @@ pub struct Backend {
     pub parsed: Parsed,
     /// Somebody may have drawn from a sequence: `currval` would tell the next one about it.
     pub drew_sequence: bool,
+    /// Somebody has made temporary objects. They are gone, but not their schema: no newcomer gets this connection.
+    pub has_temporary_schema: bool,
     /// The pid by which clients know its last user.
     told: i32,
     alias: Option<Alias>,
@@ -96,6 +101,7 @@ impl Backend {
             settings: Settings::none(),
             parsed: Parsed::default(),
             drew_sequence: false,
+            has_temporary_schema: false,
             told: pid,
             alias: None,
             permit,
@@ -136,6 +142,13 @@ impl Backend {
         }
     }
 
+    /// What has been overheard is that somebody has ended this very backend, or the server was stopped.
+    pub fn was_terminated(&self) -> bool {
+        let Ok(Some(header)) = frame::peek(&self.input) else { return false };
+        let body = self.input.get(HEADER_BYTES..header.total).filter(|_| header.tag == ERROR_RESPONSE);
+        body.and_then(last_words) == Some(sqlstate::ADMIN_SHUTDOWN)
+    }
+
     pub fn permit(&self) -> &Permit {
         &self.permit
     }
@@ -155,6 +168,11 @@ impl Backend {
     }
 
     /// How long ago it was put aside, for one that has just been taken up again.
+    /// When it was put into its slot last.
+    pub fn rests_since(&self) -> Instant {
+        self.rested
+    }
+
     pub fn idle_for(&self) -> Duration {
         self.rested.elapsed()
     }

@@ -10,6 +10,7 @@
 //!
 //! The lock on the state is taken only when a connection changes hands, is opened or closed, or somebody waits.
 
+mod clean;
 mod group;
 mod slot;
 mod wait;
@@ -19,20 +20,17 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::backend::{Backend, Reported, is_quiet};
 use super::login::{Connection, UpstreamSecret};
 use crate::config;
-use crate::wire::frame::{self, HEADER_BYTES, backend};
-use crate::wire::message::backend::ParameterStatus;
 use crate::wire::startup::StartupMessage;
-use crate::wire::stream::Stream;
 
+use clean::clean;
 use group::{Group, Waiter};
 pub use slot::{Holder, NOBODY, Slot, TenantId};
 pub use wait::{PoolFull, Waiting};
@@ -263,6 +261,14 @@ impl Pool {
         state.groups.get(&Some(*key)).filter(|group| group.permits > 0)?.recipe.clone()
     }
 
+    /// A connection of this group that was nobody's gets a tenant, who may know its pid.
+    pub fn adopt(&self, key: &PoolKey) -> Option<(Arc<Slot>, TenantId, i32)> {
+        let tenant = self.tenant();
+        let state = self.0.state();
+        let mut slots = state.groups.get(&Some(*key))?.slots.iter();
+        slots.find_map(|slot| Some((slot.clone(), tenant, slot.adopt(tenant)?)))
+    }
+
     /// A connection of this group has been opened: its slot.
     pub fn admit(&self, permit: &mut Permit, recipe: Arc<Recipe>) -> Arc<Slot> {
         let mut state = self.0.state();
@@ -355,7 +361,7 @@ impl Pool {
 
     /// The tenant will not come back: what he has left in his slot is nobody's.
     pub fn vacate(&self, slot: &Slot, tenant: TenantId) {
-        slot.vacate(tenant);
+        drop(slot.vacate(tenant));
         if self.0.keeps_none.load(Ordering::SeqCst) > 0 {
             self.close_vacant();
         }
@@ -548,34 +554,6 @@ impl Drop for Permit {
             }
         }
         state.serve(&pool);
-    }
-}
-
-/// Runs `DISCARD ALL`. `None` if the connection is not clean afterwards.
-async fn clean(stream: &mut Stream, buffer: &mut BytesMut, mut report: impl FnMut(&[u8], &[u8])) -> Option<()> {
-    const DISCARD: &[u8] = b"Q\0\0\0\x10DISCARD ALL\0";
-    stream.write_all(DISCARD).await.ok()?;
-    stream.flush().await.ok()?;
-    loop {
-        while let Some(header) = frame::peek(buffer).ok()? {
-            if buffer.len() < header.total {
-                break;
-            }
-            let frame = buffer.split_to(header.total);
-            let body = &frame[HEADER_BYTES..];
-            match header.tag {
-                backend::PARAMETER_STATUS => {
-                    let status = ParameterStatus::decode(body).ok()?;
-                    report(status.name, status.value);
-                }
-                backend::COMMAND_COMPLETE | backend::NOTICE_RESPONSE | backend::NOTIFICATION_RESPONSE => {}
-                backend::READY_FOR_QUERY if body == b"I" => return buffer.is_empty().then_some(()),
-                _ => return None,
-            }
-        }
-        if buffer.len() > 64 * 1024 || stream.read_buf(buffer).await.ok()? == 0 {
-            return None;
-        }
     }
 }
 

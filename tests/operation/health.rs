@@ -1,7 +1,7 @@
 //! Health and metrics.
 
 use crate::harness::fault::FaultRelay;
-use crate::harness::raw::{PROTOCOL_3_0, Raw, startup};
+use crate::harness::raw::{Batch, PROTOCOL_3_0, Raw, startup};
 use crate::harness::{Options, Proxy, Stage, cluster, http, port, wait_until};
 
 #[tokio::test]
@@ -76,4 +76,26 @@ async fn with_no_cache_nothing_is_ever_cached() {
         client.one_batch("SELECT v FROM t").await;
     }
     assert_eq!(stage.proxy.hits().await, 0);
+}
+
+#[tokio::test]
+async fn a_database_that_is_dropped_around_a_lost_write_is_not_waited_for() {
+    let stage = Stage::setup("CREATE TABLE t (v int); INSERT INTO t VALUES (0)").await;
+    let mut raw = stage.raw().await;
+    raw.query("SELECT v FROM t").await;
+    raw.send_batch(Batch::new().query("UPDATE t SET v = 1; SELECT pg_sleep(3600)")).await;
+    let asleep =
+        "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
+    stage.direct().await.until("it sleeps", asleep).await;
+    drop(raw);
+    let admin = stage.cluster.connect("postgres").await;
+    admin.run(&format!("DROP DATABASE {} WITH (FORCE)", stage.database)).await;
+    wait_until("the proxy waits for nobody there", async || {
+        let (_, health) = http::get(stage.proxy.http, "/health").await.unwrap();
+        let health: serde_json::Value = serde_json::from_str(&health).unwrap();
+        let catalog = health["components"].as_array().unwrap().iter().find(|component| component["name"] == "catalog");
+        let catalog = catalog.unwrap();
+        catalog["status"] == "healthy" && catalog["text"].as_str().unwrap().contains("was dropped")
+    })
+    .await;
 }

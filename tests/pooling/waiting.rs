@@ -2,7 +2,7 @@
 
 use super::{sharing, stage};
 use crate::harness::raw::{Batch, Raw};
-use crate::harness::{Stage, wait_until};
+use crate::harness::{Cluster, Stage, wait_until, within};
 
 #[tokio::test]
 async fn clients_are_served_in_the_order_in_which_they_came() {
@@ -118,27 +118,56 @@ async fn connections_that_nobody_uses_are_closed_but_for_some() {
 
 #[tokio::test]
 async fn a_restart_of_the_server_is_not_noticed_by_idle_clients() {
-    let stage = stage(3).await;
+    let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start(false)));
+    let stage = Stage::on(cluster, sharing(3)).await;
+    stage.direct().await.run("CREATE TABLE t AS SELECT 1 AS v").await;
+    // From here on the proxy knows that what they do leaves nothing in their connections.
+    stage.cached(&stage.client().await, "SELECT v FROM t").await;
     let clients = futures_util::future::join_all((0..3).map(|_| stage.client())).await;
     for client in &clients {
         client.run("SELECT 1").await;
     }
-    let direct = stage.direct().await;
-    direct
-        .run(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
-             AND pid <> pg_backend_pid() AND application_name <> 'heliosproxy'",
-        )
-        .await;
-    let count =
-        "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
-         AND application_name <> 'heliosproxy' AND backend_type = 'client backend'";
-    direct.until("they are gone", count).await;
+    cluster.control("restart", &["-m", "fast"]);
     for client in &clients {
         assert_eq!(client.one("SELECT 1").await, "1");
     }
+    drop(clients);
     wait_until("the gauges agree", async || {
         stage.proxy.metric("heliosdb_connections{side=\"upstream\",state=\"active\"}").await == 0.0
     })
     .await;
+}
+
+#[tokio::test]
+async fn whoever_has_his_connection_still_is_told_that_somebody_has_ended_it() {
+    let stage = stage(3).await;
+    let direct = stage.direct().await;
+    direct.run("CREATE TABLE t AS SELECT 1 AS v").await;
+    let watcher = stage.client().await;
+    // The proxy must know that it is not the server that ends.
+    stage.cached(&watcher, "SELECT v FROM t").await;
+    for _ in 0..3 {
+        let mut raw = stage.raw().await;
+        let pid = raw.query("SELECT pg_backend_pid()").await[1].text();
+        assert_eq!(pid, raw.key().0.to_string(), "a newcomer's home is a connection that is free, or new");
+        assert_eq!(direct.one(&format!("SELECT pg_terminate_backend({pid}, 10000)")).await, "t");
+        raw.send_batch(Batch::new().query("SELECT 1")).await;
+        let frames = within("the end", raw.until_closed()).await;
+        assert_eq!(frames.last().and_then(|frame| frame.field('C')).as_deref(), Some("57P01"), "{frames:?}");
+    }
+    assert_eq!(watcher.one("SELECT 1").await, "1");
+}
+
+#[tokio::test]
+async fn a_newcomer_s_connection_never_had_temporary_objects() {
+    let stage = stage(1).await;
+    let has_one = "SELECT pg_my_temp_schema() <> 0";
+    for ending in ["", "DROP TABLE t", "DISCARD ALL"] {
+        let mut raw = stage.raw().await;
+        assert_eq!(raw.query(has_one).await[1].text(), "f", "after {ending:?}");
+        raw.query("CREATE TEMP TABLE t ()").await;
+        raw.query(ending).await;
+        raw.send(b"X\0\0\0\x04").await;
+        assert_eq!(raw.until_closed().await, []);
+    }
 }

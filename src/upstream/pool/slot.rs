@@ -55,11 +55,22 @@ impl Slot {
         if place.tenant == tenant { place.backend.take() } else { None }
     }
 
-    pub(super) fn vacate(&self, tenant: TenantId) {
+    /// Gives a connection that is nobody's to this tenant. Its pid.
+    pub(super) fn adopt(&self, tenant: TenantId) -> Option<i32> {
         let mut place = self.place();
-        if place.tenant == tenant {
-            place.tenant = NOBODY;
+        let pid = place.backend.as_ref().filter(|_| place.tenant == NOBODY)?.pid;
+        place.tenant = tenant;
+        Some(pid)
+    }
+
+    /// The tenant is gone. His connection, if it cannot be a newcomer's.
+    pub(super) fn vacate(&self, tenant: TenantId) -> Option<Box<Backend>> {
+        let mut place = self.place();
+        if place.tenant != tenant {
+            return None;
         }
+        place.tenant = NOBODY;
+        place.backend.take_if(|backend| backend.has_temporary_schema)
     }
 
     /// Takes a connection that is nobody's.

@@ -1,9 +1,11 @@
 use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::*;
 use crate::upstream::peer::{Address, Peer};
 use crate::wire::startup::{FirstPacket, put_startup};
+use crate::wire::stream::Stream;
 
 fn startup(database: &str) -> StartupMessage {
     let mut raw = BytesMut::new();
@@ -18,14 +20,19 @@ fn key(database: &str) -> PoolKey {
     PoolKey::new(&startup(database), &UpstreamSecret::None, 0)
 }
 
-/// A connection, and a server at its other end that answers one query with `answer`.
-fn connection(answer: &'static [u8]) -> (Connection, tokio::task::JoinHandle<UnixStream>) {
+/// The answers of a server that has nothing left.
+const CLEAN: &[u8] = b"C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05I\
+    T\0\0\0\x06\0\0D\0\0\0\x0b\0\x01\0\0\0\x01tC\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I";
+
+/// A connection, and a server at its other end that answers what cleans it with `answer`.
+fn connection(answer: &[u8]) -> (Connection, tokio::task::JoinHandle<UnixStream>) {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let answer = answer.to_vec();
     let server = tokio::spawn(async move {
         let mut query = [0; 17];
         theirs.read_exact(&mut query).await.unwrap();
         assert_eq!(&query[5..], b"DISCARD ALL\0");
-        theirs.write_all(answer).await.unwrap();
+        theirs.write_all(&answer).await.unwrap();
         theirs
     });
     let connection = Connection {
@@ -59,7 +66,7 @@ async fn there_are_never_more_connections_than_allowed() {
 #[tokio::test]
 async fn a_clean_connection_is_used_again_under_its_own_key_only() {
     let pool = pool(2, 1);
-    let (connection, server) = connection(b"C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05I");
+    let (connection, server) = connection(CLEAN);
     pool.give_back(Backend::new(connection, pool.acquire(NO_TIME).await.unwrap()), key("a")).await;
     let _server = server.await.unwrap();
     assert_eq!(pool.idle_connections(), 1);
@@ -70,7 +77,7 @@ async fn a_clean_connection_is_used_again_under_its_own_key_only() {
 
 #[tokio::test]
 async fn what_discard_all_reports_is_kept() {
-    let (mut connection, server) = connection(b"S\0\0\0\x12TimeZone\0Mars\0C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05I");
+    let (mut connection, server) = connection(&[b"S\0\0\0\x12TimeZone\0Mars\0", CLEAN].concat());
     let mut reported = Vec::new();
     let report = |name: &[u8], value: &[u8]| reported.push((name.to_vec(), value.to_vec()));
     assert!(clean(&mut connection.stream, &mut connection.buffer, report).await.is_some());
@@ -80,8 +87,16 @@ async fn what_discard_all_reports_is_kept() {
 
 #[tokio::test]
 async fn a_connection_that_does_not_come_clean_is_closed() {
-    for answer in [&b"Z\0\0\0\x05T"[..], b"E\0\0\0\x05\0Z\0\0\0\x05I", b"Z\0\0\0\x05IN\0\0\0\x04", b"D\0\0\0\x04", b""]
-    {
+    let temporary: Vec<u8> = CLEAN.iter().map(|byte| if *byte == b't' { b'f' } else { *byte }).collect();
+    for answer in [
+        &b"Z\0\0\0\x05T"[..],
+        b"E\0\0\0\x05\0Z\0\0\0\x05I",
+        b"Z\0\0\0\x05IZ\0\0\0\x05I",
+        &[CLEAN, b"N\0\0\0\x04"].concat(),
+        &temporary,
+        b"D\0\0\0\x04",
+        b"",
+    ] {
         let pool = pool(1, 1);
         let (connection, server) = connection(answer);
         let close = tokio::spawn(async move { drop(server.await.unwrap()) });
@@ -95,7 +110,7 @@ async fn a_connection_that_does_not_come_clean_is_closed() {
 #[tokio::test]
 async fn a_connection_that_has_ended_is_not_handed_out() {
     let pool = pool(1, 1);
-    let (connection, server) = connection(b"C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05I");
+    let (connection, server) = connection(CLEAN);
     pool.give_back(Backend::new(connection, pool.acquire(NO_TIME).await.unwrap()), key("a")).await;
     drop(server.await.unwrap());
     assert!(pool.take(&key("a")).is_none());
@@ -105,7 +120,7 @@ async fn a_connection_that_has_ended_is_not_handed_out() {
 #[tokio::test]
 async fn an_idle_connection_gives_way_to_another_key() {
     let pool = pool(1, 1);
-    let (connection, server) = connection(b"C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05I");
+    let (connection, server) = connection(CLEAN);
     pool.give_back(Backend::new(connection, pool.acquire(NO_TIME).await.unwrap()), key("a")).await;
     let _server = server.await.unwrap();
     pool.acquire(NO_TIME).await.expect("the idle one was closed");
