@@ -6,6 +6,7 @@
 //! server      listeners, accept loop, HTTP, graceful shutdown, reload
 //! monitoring  telemetry, for programs that use this crate as a library
 //! admin       the admin database: SHOW, FLUSH CACHE, SET and the like
+//! stream      results over WebSockets, and a client of that
 //! session     one client's life: start-up, authentication, the query cycle, state tracking
 //! parallel    large scans over several connections in one snapshot: chunks, workers, order
 //! cache       key, entry, store and eviction, versions (validity), single flight
@@ -28,6 +29,7 @@ pub mod parallel;
 pub mod server;
 pub mod session;
 pub mod statement;
+pub mod stream;
 pub mod telemetry;
 pub mod upstream;
 pub mod wire;

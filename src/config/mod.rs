@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::guard::{CircuitBreakerConfig, RetryConfig};
 pub use crate::parallel::ParallelConfig;
+pub use crate::stream::StreamConfig;
 
 /// The whole configuration. Every field has a default, so an empty file is a valid one.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -38,6 +39,7 @@ pub struct Config {
     pub cache: Cache,
     pub catalog: Catalog,
     pub parallel: ParallelConfig,
+    pub stream: StreamConfig,
     pub log: Log,
 }
 

@@ -10,7 +10,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::{
     Admin, Auth, AuthMode, Cache, CacheRule, Catalog, CircuitBreakerConfig, ClientTls, Config, Host, Log,
-    ParallelConfig, Pool, RetryConfig, Server, TlsMode, Upstream,
+    ParallelConfig, Pool, RetryConfig, Server, StreamConfig, TlsMode, Upstream,
 };
 
 /// A longer wait than this is a slip of the pen.
@@ -49,6 +49,7 @@ pub(super) fn violations(config: &Config) -> Vec<Violation> {
     rules.cache(&config.cache);
     rules.catalog(&config.catalog);
     rules.parallel(&config.parallel);
+    rules.stream(&config.stream, &config.server);
     rules.log(&config.log);
     rules.broken
 }
@@ -303,6 +304,36 @@ impl Rules {
             self.broken(keys, "parallel.query_memory_mb must not be greater than parallel.max_memory_mb");
         }
         self.range(&["parallel.stall_timeout_secs"], parallel.stall_timeout_secs, 1..=YEAR_SECS);
+    }
+
+    fn stream(&mut self, stream: &StreamConfig, server: &Server) {
+        if !stream.listen.is_empty() {
+            if let Err(reason) = split_address(&stream.listen) {
+                self.broken(&["stream.listen"], format!("{:?}: {reason}", stream.listen));
+            } else if server.listen.contains(&stream.listen) || server.http == stream.listen {
+                let keys = &["stream.listen", "server.listen", "server.http"];
+                self.broken(keys, format!("{:?} is listened on for something else", stream.listen));
+            }
+        }
+        for origin in &stream.allowed_origins {
+            let is_origin = origin.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'));
+            if origin != "*" && origin != "null" && !is_origin {
+                let message = format!("{origin:?} is no origin, such as https://app.example.com:8443");
+                self.broken(&["stream.allowed_origins"], message);
+            }
+        }
+        if !stream.token_file.is_empty() {
+            self.needed_file(&["stream.token_file"], &stream.token_file, "");
+        }
+        self.range(&["stream.batch_size"], stream.batch_size, 1..=1_000_000);
+        self.range(&["stream.batch_timeout_ms"], stream.batch_timeout_ms, 1..=3_600_000);
+        self.range(&["stream.max_concurrent_streams"], stream.max_concurrent_streams, 1..=1_000_000);
+        self.range(&["stream.heartbeat_interval_ms"], stream.heartbeat_interval_ms, 10..=3_600_000);
+        self.range(&["stream.buffer_size"], stream.buffer_size, 1..=1_000_000_000);
+        if stream.buffer_size < stream.batch_size {
+            let keys = &["stream.buffer_size", "stream.batch_size"];
+            self.broken(keys, "stream.buffer_size must not be less than stream.batch_size");
+        }
     }
 
     fn log(&mut self, log: &Log) {

@@ -90,6 +90,16 @@ impl Listeners {
         Ok(Self { accepting, tcp: bound, file })
     }
 
+    /// Binds one TCP address, then accepts. Must be called within a runtime.
+    pub fn on(address: &str, on_accept: impl Fn(Accepted) + Clone + Send + 'static) -> Result<Self, ListenError> {
+        let (mut accepting, mut tcp) = (JoinSet::new(), Vec::new());
+        for listener in bind_tcp(address)? {
+            tcp.extend(listener.local_addr());
+            accepting.spawn(accept_tcp(listener, on_accept.clone()));
+        }
+        Ok(Self { accepting, tcp, file: None })
+    }
+
     /// What is listened on, for people.
     pub fn addresses(&self) -> Vec<String> {
         let file = self.file.iter().map(|file| file.path().display().to_string());

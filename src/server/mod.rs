@@ -45,6 +45,9 @@ pub trait Sessions: Send + Sync + 'static {
     /// Runs one client's session to its end. Polled on one thread only, whose runtime drives all of the session's sockets.
     fn session(self: Arc<Self>, stream: Stream, peer: Peer) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
+    /// The same for a client of the WebSocket endpoint.
+    fn stream(self: Arc<Self>, stream: Stream) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
     /// No more clients will come. Sessions outside a transaction should end, the others when their transaction does. A session
     /// that was accepted before may be polled for the first time after this, and must know it too.
     fn begin_shutdown(&self);
@@ -119,6 +122,7 @@ struct Server<S> {
     shared: Shared,
     sessions: Arc<S>,
     listeners: Listeners,
+    stream_listeners: Option<Listeners>,
     workers: Arc<Workers>,
     http: Option<Http>,
     lifecycle: Arc<Component>,
@@ -138,16 +142,29 @@ impl<S: Sessions> Server<S> {
             }
         };
         let (to, with) = (Arc::clone(&workers), Arc::clone(&sessions));
-        let listeners = Listeners::start(config, move |accepted| to.run(accepted, &with))?;
+        let listeners = Listeners::start(config, move |accepted| {
+            to.run(accepted, &with, |with, stream, peer| with.session(stream, peer))
+        })?;
+        let stream_listeners = match shared.config.stream.listen.as_str() {
+            "" => None,
+            address => {
+                let (to, with) = (Arc::clone(&workers), Arc::clone(&sessions));
+                let run = move |accepted| to.run(accepted, &with, |with, stream, _| with.stream(stream));
+                Some(Listeners::on(address, run)?)
+            }
+        };
         lifecycle.set(Status::Healthy, "accepting clients");
         for address in listeners.addresses() {
             tracing::info!(address, "listening for clients");
+        }
+        for address in stream_listeners.iter().flat_map(Listeners::addresses) {
+            tracing::info!(address, "listening for WebSockets");
         }
         for address in http.iter().flat_map(Http::addresses) {
             tracing::info!(%address, "listening for HTTP");
         }
         tracing::info!(threads = workers.threads(), "ready");
-        Ok(Self { shared, sessions, listeners, workers, http, lifecycle })
+        Ok(Self { shared, sessions, listeners, stream_listeners, workers, http, lifecycle })
     }
 
     /// Obeys signals until one of them ends the proxy.
@@ -182,6 +199,9 @@ impl<S: Sessions> Server<S> {
         let patience = Duration::from_secs(self.shared.config.server.shutdown_timeout_secs);
         self.lifecycle.set(Status::Unhealthy, "shutting down");
         self.listeners.close().await;
+        if let Some(listeners) = &mut self.stream_listeners {
+            listeners.close().await;
+        }
         self.sessions.begin_shutdown();
         tracing::info!(sessions = self.workers.sessions(), "shutting down");
         let ended = tokio::select! {

@@ -24,6 +24,7 @@ use crate::parallel::ParallelQueryExecutor;
 use crate::session::auth::UserSource;
 use crate::session::{self, ControlPlane, Gate, Seats, Shared, VisitorSeats, limits};
 use crate::statement::Statements;
+use crate::stream::Streams;
 use crate::telemetry::health::{Component, Health, HealthCheck, HealthChecker, Status};
 use crate::telemetry::metrics::{Metrics, Side, State};
 use crate::upstream::connect;
@@ -41,6 +42,7 @@ const MEBIBYTE: usize = 1024 * 1024;
 
 pub struct Proxy {
     shared: Arc<Shared>,
+    streams: Arc<Streams>,
     desk: Arc<Desk>,
 }
 
@@ -112,7 +114,8 @@ impl Proxy {
         });
         let is_reloadable = super::reload::is_reloadable;
         let desk = Desk { shared: shared.clone(), orders, is_reloadable, started: Instant::now() };
-        Ok(Arc::new(Self { shared, desk: Arc::new(desk) }))
+        let streams = Arc::new(Streams::new(shared.clone())?);
+        Ok(Arc::new(Self { shared, streams, desk: Arc::new(desk) }))
     }
 }
 
@@ -122,8 +125,13 @@ impl Sessions for Proxy {
         Box::pin(session::serve(self.shared.clone(), stream, |visitor| admin::serve(desk, visitor)))
     }
 
+    fn stream(self: Arc<Self>, stream: Stream) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(self.streams.clone().serve(stream))
+    }
+
     fn begin_shutdown(&self) {
         self.shared.shutting_down.store(true, Ordering::SeqCst);
+        self.streams.begin_shutdown();
         self.shared.sessions.for_each(session::Control::shut_down);
     }
 
@@ -141,6 +149,12 @@ impl Sessions for Proxy {
             && let Err(error) = tls.reload(&config.tls)
         {
             tracing::error!(%error, "the TLS files are not usable, the old ones stay in use");
+        }
+        if let Err(error) = self.streams.reload_tls(&config) {
+            tracing::error!(%error, "the TLS files are not usable for WebSockets, the old ones stay in use");
+        }
+        if let Err(error) = self.streams.reload_tokens(&config) {
+            tracing::error!(%error, "the token file is not usable, the tokens stay as they were");
         }
         if let Err(error) = self.shared.users.reload(&config.auth.user_file) {
             tracing::error!(%error, "the user file is not usable, the users stay as they were");

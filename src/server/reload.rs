@@ -31,6 +31,8 @@ const NEEDS_RESTART: &[&str] = &[
     "server.unix_socket_mode",
     "server.worker_scheduling",
     "server.worker_threads",
+    "stream.listen",
+    "stream.max_concurrent_streams",
     "tls.mode",
     "upstream.connect_timeout_secs",
     "upstream.host",

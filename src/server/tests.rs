@@ -87,6 +87,10 @@ impl Sessions for Echo {
         })
     }
 
+    fn stream(self: Arc<Self>, stream: Stream) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move { self.echo(stream).await })
+    }
+
     fn begin_shutdown(&self) {
         self.phase.send_replace(Phase::ShuttingDown);
     }

@@ -8,7 +8,9 @@
 
 mod schedule;
 
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -47,6 +49,9 @@ struct Worker {
     sessions: Arc<AtomicUsize>,
 }
 
+/// One client's connection, served to its end.
+type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Counts one session of one worker for as long as it lives.
 struct Counted {
     sessions: Arc<AtomicUsize>,
@@ -74,8 +79,8 @@ impl Workers {
         self.workers.iter().map(|worker| worker.sessions.load(Ordering::Acquire)).sum()
     }
 
-    /// Gives a connection to the worker with the fewest sessions.
-    pub fn run<S: Sessions>(&self, accepted: Accepted, sessions: &Arc<S>) {
+    /// Gives a connection to the worker with the fewest sessions. `serve` makes of it what runs there.
+    pub fn run<S: Sessions>(&self, accepted: Accepted, sessions: &Arc<S>, serve: fn(Arc<S>, Stream, Peer) -> Serving) {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let (before, after) = self.workers.split_at(turn % self.workers.len());
         let in_turn = after.iter().chain(before);
@@ -86,7 +91,7 @@ impl Workers {
             // Here, on the worker's own thread.
             schedule::this_thread(scheduling, counted.sessions.load(Ordering::Relaxed));
             match register(accepted) {
-                Ok((stream, peer)) => sessions.session(stream, peer).await,
+                Ok((stream, peer)) => serve(sessions, stream, peer).await,
                 Err(error) => tracing::warn!(%error, "lost a client's connection before its session began"),
             }
             schedule::this_thread(scheduling, counted.sessions.load(Ordering::Relaxed).saturating_sub(1));

@@ -43,6 +43,10 @@ pub struct Metrics {
     pub cache_limit_bytes: Gauge,
     unsplit: [Counter; Unsplit::ALL.len()],
     parallel_duration: [Arc<DurationHistogram>; Outcome::ALL.len()],
+    streaming_duration: [Arc<DurationHistogram>; Outcome::ALL.len()],
+    /// Rows of streamed results, and batches.
+    pub streaming_rows: Counter,
+    pub streaming_batches: Counter,
     /// Bytes held by cached results.
     pub cache_bytes: Gauge,
     /// Results in the cache.
@@ -102,6 +106,10 @@ impl Metrics {
             unsplit: Unsplit::ALL.map(|reason| counter(names::PARALLEL_SKIPPED, &[("reason", reason.label())])),
             parallel_duration: Outcome::ALL
                 .map(|outcome| histogram(names::PARALLEL_DURATION, &[("outcome", outcome.label())])),
+            streaming_duration: Outcome::ALL
+                .map(|outcome| histogram(names::STREAMING_DURATION, &[("outcome", outcome.label())])),
+            streaming_rows: counter(names::STREAMING_ROWS, &[]),
+            streaming_batches: counter(names::STREAMING_BATCHES, &[]),
             cache_limit_bytes: gauge(names::CACHE_LIMIT_BYTES, &[]),
             cache_bytes: gauge(names::CACHE_BYTES, &[]),
             cache_entries: gauge(names::CACHE_ENTRIES, &[]),
@@ -191,6 +199,10 @@ impl Metrics {
 
     pub fn parallel_duration(&self, outcome: Outcome) -> &DurationHistogram {
         &self.parallel_duration[outcome as usize]
+    }
+
+    pub fn streaming_duration(&self, outcome: Outcome) -> &DurationHistogram {
+        &self.streaming_duration[outcome as usize]
     }
 
     /// Everything in Prometheus's text format.

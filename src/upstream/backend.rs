@@ -131,7 +131,7 @@ impl Backend {
             Stream::Tcp(tcp) => tcp.try_read_buf(&mut self.input),
             Stream::Unix(unix) => unix.try_read_buf(&mut self.input),
             // It shows when something is asked.
-            Stream::FromClient(_) | Stream::ToUpstream(_) => return Ok(()),
+            Stream::FromClient(_) | Stream::ToUpstream(_) | Stream::Local(..) => return Ok(()),
         };
         match read {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -210,6 +210,8 @@ fn register(stream: &mut Stream) -> io::Result<()> {
         Stream::Unix(unix) => *unix = UnixStream::from_std(again(unix.as_fd())?.into())?,
         Stream::FromClient(tls) => register(tls.get_mut().0)?,
         Stream::ToUpstream(tls) => register(tls.get_mut().0)?,
+        // No runtime drives it.
+        Stream::Local(..) => {}
     }
     Ok(())
 }
@@ -223,5 +225,7 @@ pub fn is_quiet(stream: &Stream) -> bool {
         Stream::Unix(unix) => peek(unix.into()),
         Stream::FromClient(tls) => is_quiet(tls.get_ref().0),
         Stream::ToUpstream(tls) => is_quiet(tls.get_ref().0),
+        // It shows when something is asked.
+        Stream::Local(..) => true,
     }
 }

@@ -1,13 +1,15 @@
-//! The byte stream to a client or to the upstream: TCP or a Unix socket, with or without TLS.
+//! The byte stream to a client or to the upstream: TCP or a Unix socket, with or without TLS; or a pipe within this process, by
+//! which somebody of another protocol is the proxy's client.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
 
@@ -20,16 +22,37 @@ pub enum Stream {
     FromClient(Box<server::TlsStream<Stream>>),
     /// We are the TLS client: an upstream connection.
     ToUpstream(Box<client::TlsStream<Stream>>),
+    /// Within this process, on behalf of somebody.
+    Local(DuplexStream, Arc<Caller>),
+}
+
+/// On whose behalf a stream within this process is used, and how he is connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    pub address: Option<SocketAddr>,
+    pub tls: bool,
+    /// Of the certificate that he has proved to own.
+    pub common_name: Option<String>,
 }
 
 impl Stream {
+    /// Both ends of a stream within this process, which holds so many bytes each way.
+    pub fn local(bytes: usize, caller: &Arc<Caller>) -> (Self, Self) {
+        let (one, other) = tokio::io::duplex(bytes);
+        (Self::Local(one, caller.clone()), Self::Local(other, caller.clone()))
+    }
+
     pub fn is_tls(&self) -> bool {
-        matches!(self, Self::FromClient(_) | Self::ToUpstream(_))
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => false,
+            Self::FromClient(_) | Self::ToUpstream(_) => true,
+            Self::Local(_, caller) => caller.tls,
+        }
     }
 
     pub fn is_unix(&self) -> bool {
         match self {
-            Self::Tcp(_) => false,
+            Self::Tcp(_) | Self::Local(..) => false,
             Self::Unix(_) => true,
             Self::FromClient(tls) => tls.get_ref().0.is_unix(),
             Self::ToUpstream(tls) => tls.get_ref().0.is_unix(),
@@ -41,6 +64,7 @@ impl Stream {
         match self {
             Self::Tcp(tcp) => tcp.peer_addr().ok(),
             Self::Unix(_) => None,
+            Self::Local(_, caller) => caller.address,
             Self::FromClient(tls) => tls.get_ref().0.peer(),
             Self::ToUpstream(tls) => tls.get_ref().0.peer(),
         }
@@ -54,7 +78,7 @@ impl Stream {
         match self {
             #[cfg(target_os = "linux")]
             Self::Tcp(stream) if !limit.is_zero() => SockRef::from(stream).set_tcp_user_timeout(Some(limit)),
-            Self::Tcp(_) | Self::Unix(_) => Ok(()),
+            Self::Tcp(_) | Self::Unix(_) | Self::Local(..) => Ok(()),
             Self::FromClient(tls) => tls.get_ref().0.set_user_timeout(limit),
             Self::ToUpstream(tls) => tls.get_ref().0.set_user_timeout(limit),
         }
@@ -68,6 +92,7 @@ impl AsyncRead for Stream {
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::FromClient(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::ToUpstream(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Local(stream, _) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -79,6 +104,7 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::FromClient(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::ToUpstream(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Local(stream, _) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -88,6 +114,7 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Self::FromClient(stream) => Pin::new(stream).poll_flush(cx),
             Self::ToUpstream(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Local(stream, _) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -97,6 +124,7 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::FromClient(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::ToUpstream(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Local(stream, _) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! TLS on both sides: [`ClientTlsAcceptor`] towards clients, [`UpstreamTls`] towards the upstream.
 //!
-//! Both name the protocol `postgresql` by ALPN, and neither resumes sessions: PostgreSQL does not, and a resumed session
+//! Both name the protocol by ALPN, `postgresql` but for the WebSocket endpoint's, and neither resumes sessions: PostgreSQL does not, and a resumed session
 //! would keep a certificate alive after its CA has been taken out of the configuration.
 
 mod accept;
@@ -22,6 +22,7 @@ use super::stream::Stream;
 
 /// The protocol's name in ALPN (IANA's registry).
 const ALPN: &[u8] = b"postgresql";
+const HTTP_ALPN: &[u8] = b"http/1.1";
 
 /// Why TLS cannot be set up from what is configured.
 #[derive(Debug, Error)]
@@ -50,8 +51,11 @@ pub enum TlsError {
 
 /// The common name of the certificate that a client has proved to own; `None` if it showed none, or one without a name.
 pub fn peer_common_name(stream: &Stream) -> Option<String> {
-    let Stream::FromClient(tls) = stream else { return None };
-    names::common_name(tls.get_ref().1.peer_certificates()?.first()?)
+    match stream {
+        Stream::FromClient(tls) => names::common_name(tls.get_ref().1.peer_certificates()?.first()?),
+        Stream::Local(_, caller) => caller.common_name.clone(),
+        Stream::Tcp(_) | Stream::Unix(_) | Stream::ToUpstream(_) => None,
+    }
 }
 
 /// The two sides have agreed on `postgresql` by ALPN.
@@ -59,7 +63,7 @@ pub fn has_postgresql_alpn(stream: &Stream) -> bool {
     let agreed = match stream {
         Stream::FromClient(tls) => tls.get_ref().1.alpn_protocol(),
         Stream::ToUpstream(tls) => tls.get_ref().1.alpn_protocol(),
-        Stream::Tcp(_) | Stream::Unix(_) => None,
+        Stream::Tcp(_) | Stream::Unix(_) | Stream::Local(..) => None,
     };
     agreed == Some(ALPN)
 }

@@ -149,3 +149,13 @@ fn what_splits_scans_has_its_bounds() {
     assert_eq!(broken_by(|config| config.parallel.query_memory_mb = 129), ["parallel.query_memory_mb"]);
     assert_eq!(broken_by(|config| config.parallel.stall_timeout_secs = 0), ["parallel.stall_timeout_secs"]);
 }
+
+#[test]
+fn streams_have_bounds() {
+    assert_eq!(broken_by(|config| config.stream.listen = "nowhere".into()), ["stream.listen"]);
+    assert_eq!(broken_by(|config| config.stream.listen = config.server.listen[0].clone()), ["stream.listen"]);
+    assert_eq!(broken_by(|config| config.stream.allowed_origins = vec!["a.com".into()]), ["stream.allowed_origins"]);
+    assert_eq!(broken_by(|config| config.stream.batch_size = 0), ["stream.batch_size"]);
+    assert_eq!(broken_by(|config| config.stream.buffer_size = 999), ["stream.buffer_size"]);
+    assert_eq!(broken_by(|config| config.stream.heartbeat_interval_ms = 0), ["stream.heartbeat_interval_ms"]);
+}

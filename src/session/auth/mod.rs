@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 
-pub use users::{Secret, UserFileError};
+pub use users::{Secret, UserFileError, quoted_fields};
 
 use self::exchange::Exchange;
 use crate::config::AuthMode;

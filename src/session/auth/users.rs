@@ -58,20 +58,27 @@ pub fn read(path: &str) -> Result<HashMap<String, Secret>, UserFileError> {
 
 /// The users of a file's text, or the number of the line that is wrong.
 fn parse(text: &str) -> Result<HashMap<String, Secret>, usize> {
-    let mut users = HashMap::new();
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with([';', '#']) {
-            continue;
-        }
-        let (user, rest) = quoted(line).ok_or(number + 1)?;
-        let (secret, rest) = quoted(rest.trim_start()).ok_or(number + 1)?;
-        if !rest.trim_start().is_empty() && !rest.trim_start().starts_with([';', '#']) {
-            return Err(number + 1);
-        }
-        users.insert(user, Secret::parse(&secret));
-    }
-    Ok(users)
+    quoted_fields(text)
+        .map(|(number, fields)| {
+            let [user, secret] = fields.ok_or(number)?;
+            Ok((user, Secret::parse(&secret)))
+        })
+        .collect()
+}
+
+/// The lines of a file that are neither empty nor comments: their numbers, and their quoted texts if there are just so many.
+pub fn quoted_fields<const COUNT: usize>(text: &str) -> impl Iterator<Item = (usize, Option<[String; COUNT]>)> {
+    let is_over = |rest: &str| rest.is_empty() || rest.starts_with([';', '#']);
+    text.lines().enumerate().map(|(index, line)| (index + 1, line.trim())).filter(move |(_, line)| !is_over(line)).map(
+        move |(number, mut rest)| {
+            let mut fields = [const { String::new() }; COUNT];
+            for field in &mut fields {
+                let Some((content, tail)) = quoted(rest) else { return (number, None) };
+                (*field, rest) = (content, tail.trim_start());
+            }
+            (number, is_over(rest).then_some(fields))
+        },
+    )
 }
 
 /// A quoted text at the front, and what follows it.

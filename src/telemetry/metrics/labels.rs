@@ -94,7 +94,7 @@ label! {
 }
 
 label! {
-    /// How a split read has ended.
+    /// How a split read or a stream has ended.
     Outcome {
         Complete = "complete",
         Failed = "failed",

@@ -38,7 +38,7 @@ pub const OPERATION_ERRORS: Name =
 pub const OPERATION_DURATION: Name =
     ("heliosdb_operation_duration_seconds", "Seconds that the proxy's own work upstream took");
 pub const STREAMING_DURATION: Name =
-    ("heliosdb_streaming_query_duration_seconds", "Seconds that streamed results took");
+    ("heliosdb_streaming_query_duration_seconds", "Seconds that streamed results took, by how they ended");
 pub const STREAMING_ROWS: Name = ("heliosdb_streaming_query_rows_total", "Rows of streamed results");
 pub const STREAMING_BATCHES: Name = ("heliosdb_streaming_query_batches_total", "Batches of streamed results");
 pub const PARALLEL_DURATION: Name =

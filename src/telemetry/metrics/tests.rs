@@ -23,6 +23,8 @@ fn every_series_is_there_from_the_start_under_its_name() {
         r#"heliosdb_retry_attempts_total{operation="connect",success="true"}"#,
         r#"heliosdb_circuit_breaker_state_changes_total{service="upstream",state="half_open"}"#,
         r#"heliosdb_parallel_skipped_total{reason="small"}"#,
+        "heliosdb_streaming_query_rows_total",
+        "heliosdb_streaming_query_batches_total",
         "heliosdb_cache_bytes",
         "heliosdb_cache_entries",
         r#"heliosdb_operation_errors_total{operation="connect",kind="timeout"}"#,

@@ -8,7 +8,7 @@ use rustls::ServerConfig;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::TlsAcceptor;
 
-use super::{ALPN, TlsError, certificates, private_key, provider, root_store};
+use super::{ALPN, HTTP_ALPN, TlsError, certificates, private_key, provider, root_store};
 use crate::config::{ClientTls, TlsMode};
 use crate::wire::stream::Stream;
 
@@ -17,6 +17,8 @@ use crate::wire::stream::Stream;
 #[derive(Debug)]
 pub struct ClientTlsAcceptor {
     offer: ArcSwap<Offer>,
+    /// The protocol that is spoken within.
+    alpn: &'static [u8],
 }
 
 #[derive(Debug)]
@@ -28,10 +30,19 @@ struct Offer {
 impl ClientTlsAcceptor {
     /// `None` where TLS is off.
     pub fn new(config: &ClientTls) -> Result<Option<Self>, TlsError> {
+        Self::speaking(ALPN, config)
+    }
+
+    /// The same for clients that speak HTTP.
+    pub fn for_http(config: &ClientTls) -> Result<Option<Self>, TlsError> {
+        Self::speaking(HTTP_ALPN, config)
+    }
+
+    fn speaking(alpn: &'static [u8], config: &ClientTls) -> Result<Option<Self>, TlsError> {
         if config.mode == TlsMode::Disable {
             return Ok(None);
         }
-        Ok(Some(Self { offer: ArcSwap::from_pointee(Offer::new(config)?) }))
+        Ok(Some(Self { offer: ArcSwap::from_pointee(Offer::new(config, alpn)?), alpn }))
     }
 
     /// Reads everything anew. An error changes nothing.
@@ -39,7 +50,7 @@ impl ClientTlsAcceptor {
         if config.mode == TlsMode::Disable {
             return Err(TlsError::Disabled);
         }
-        self.offer.store(Arc::new(Offer::new(config)?));
+        self.offer.store(Arc::new(Offer::new(config, self.alpn)?));
         Ok(())
     }
 
@@ -55,7 +66,7 @@ impl ClientTlsAcceptor {
 }
 
 impl Offer {
-    fn new(config: &ClientTls) -> Result<Self, TlsError> {
+    fn new(config: &ClientTls, alpn: &[u8]) -> Result<Self, TlsError> {
         let provider = provider();
         let builder =
             ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
@@ -71,7 +82,7 @@ impl Offer {
             builder.with_single_cert(certificates(&config.cert_file)?, private_key(&config.key_file)?).map_err(
                 |source| TlsError::Pair { cert: config.cert_file.clone(), key: config.key_file.clone(), source },
             )?;
-        server.alpn_protocols = vec![ALPN.to_vec()];
+        server.alpn_protocols = vec![alpn.to_vec()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
         Ok(Self { mode: config.mode, config: Arc::new(server) })
