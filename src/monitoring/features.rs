@@ -21,7 +21,7 @@ fn time(name: Name, labels: Labels<'_>, took: Duration) {
 pub fn record_streaming_query(rows: u64, batches: u64, took: Duration) {
     count(names::STREAMING_ROWS, &[], rows);
     count(names::STREAMING_BATCHES, &[], batches);
-    time(names::STREAMING_DURATION, &[], took);
+    time(names::STREAMING_DURATION, &[("outcome", Outcome::Complete.label())], took);
 }
 
 /// A parallel scan is complete.
@@ -89,7 +89,7 @@ mod tests {
         for series in [
             "heliosdb_streaming_query_rows_total 1000",
             "heliosdb_streaming_query_batches_total 10",
-            "heliosdb_streaming_query_duration_seconds_count 1",
+            "heliosdb_streaming_query_duration_seconds_count{outcome=\"complete\"} 1",
             "heliosdb_parallel_query_duration_seconds_count{outcome=\"complete\"} 1",
             "heliosdb_cache_accesses_total{result=\"hit\"} 1",
             "heliosdb_cache_evictions_total{reason=\"capacity\"} 1",

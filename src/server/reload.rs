@@ -112,6 +112,8 @@ mod tests {
         other.server.unix_socket_mode = "x".into();
         other.server.worker_scheduling = Scheduling::Normal;
         other.server.worker_threads = 7;
+        other.stream.listen = "x".into();
+        other.stream.max_concurrent_streams = 7;
         other.tls.mode = TlsMode::Require;
         other.upstream.connect_timeout_secs = 7;
         other.upstream.host = "x".into();

@@ -35,7 +35,7 @@ async fn users_prove_who_they_are_in_every_mode() {
 
 #[tokio::test]
 async fn permissions_are_the_users_own() {
-    let stage = StreamStage::new("CREATE TABLE secrets (v int)").await;
+    let stage = StreamStage::with(Options::default().arg("--auth").arg("relay"), "CREATE TABLE secrets (v int)").await;
     let user = format!("plain_{}", stage.stage.database);
     stage.stage.cluster.user(&user, "right", "scram").await;
     let mut socket = stage.open(&[("Authorization", &basic(&user, "right"))]).await.unwrap();
@@ -51,7 +51,8 @@ async fn a_token_stands_for_a_user() {
     let write =
         |digest: &str, user: &str| std::fs::write(&file, format!("\"{digest}\" \"{user}\" \"right\"\n")).unwrap();
     write(digest, "postgres");
-    let stage = StreamStage::with(Options::default().key("stream.token_file", file.display()), "").await;
+    let options = Options::default().key("stream.token_file", file.display()).arg("--auth").arg("relay");
+    let stage = StreamStage::with(options, "").await;
     let user = format!("token_{}", stage.stage.database);
     stage.stage.cluster.user(&user, "right", "scram").await;
     let right = ("Authorization", "Bearer secret");

@@ -73,29 +73,26 @@ async fn a_client_that_leaves_leaves_nothing_behind() {
 #[tokio::test]
 async fn a_client_that_is_dead_is_noticed() {
     let stage = StreamStage::with(Options::default().key("stream.heartbeat_interval_ms", 100), "").await;
-    let direct = stage.stage.direct().await;
-    let connected =
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'streams' AND datname = current_database()";
     for sql in [ENDLESS, LONG] {
         // It neither reads nor answers.
         let mut dead = stage.socket().await;
         dead.start("q", sql, &[]).await;
         wait_until("the dead client's session has ended", async || {
-            direct.one(connected).await == "0"
-                && stage.stage.proxy.metric("heliosdb_connections{side=\"client\"}").await == 0.0
+            stage.stage.proxy.metric("heliosdb_connections{side=\"client\"}").await == 0.0
         })
         .await;
+        stage.until_idle().await;
         drop(dead);
     }
 }
 
 #[tokio::test]
 async fn a_client_that_answers_is_not_taken_for_dead() {
-    let stage = StreamStage::with(Options::default().key("stream.heartbeat_interval_ms", 50), "").await;
+    let stage = StreamStage::with(Options::default().key("stream.heartbeat_interval_ms", 500), "").await;
     let mut socket = stage.socket().await;
-    socket.start("q", "SELECT pg_sleep(1)", &[]).await;
+    socket.start("q", "SELECT pg_sleep(2)", &[]).await;
     socket.hear_type("StreamStarted").await;
-    // Heartbeats pass, and are answered while the client waits.
+    // Longer than a client is waited for that says nothing: it answers while it waits.
     socket.hear_type("DataBatch").await;
     socket.hear_type("StreamCompleted").await;
 }

@@ -39,8 +39,8 @@ fn every_metric_has_help_and_type() {
     let metrics = Metrics::new();
     let text = metrics.render();
     let count = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
-    assert_eq!(count("# TYPE heliosdb_"), 21, "{text}");
-    assert_eq!(count("# HELP heliosdb_"), 21, "{text}");
+    assert_eq!(count("# TYPE heliosdb_"), 24, "{text}");
+    assert_eq!(count("# HELP heliosdb_"), 24, "{text}");
 }
 
 #[test]
