@@ -78,7 +78,8 @@ pub async fn obtain(shared: Arc<Shared>, key: PoolKey, recipe: Arc<Recipe>, wait
     let mut grant = waiting.turn(bound).await.map_err(|full| frame(&full.to_error_response()))?;
     loop {
         match grant {
-            Grant::Permit(permit) => return open_shared(&shared, permit, &recipe).await,
+            // Of those who wait few come to this: the others are spared the room for it.
+            Grant::Permit(permit) => return Box::pin(open_shared(&shared, permit, &recipe)).await,
             Grant::Backend(slot, backend) => {
                 if let Some(backend) = usable(&shared, backend)
                     && let Some(backend) = checked(&shared, backend).await

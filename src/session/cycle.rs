@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::Session;
+use super::spare;
 use super::split::Split;
 use crate::wire::error::{ErrorResponse, sqlstate};
 use crate::wire::stream::Stream;
@@ -67,10 +68,23 @@ impl Side {
         Self { input, output, ..Self::default() }
     }
 
+    /// Before it is used.
+    fn equip(&mut self) {
+        spare::equip(&mut self.input);
+        spare::equip(&mut self.output);
+    }
+
+    /// Nothing happens for a while.
+    fn strip(&mut self) {
+        spare::strip(&mut self.input, READ_BYTES);
+        spare::strip(&mut self.output, READ_BYTES);
+    }
+
     /// Reads what is there, as far as there is room: in the end the side is armed, or the stream has ended, or neither.
     fn read(&mut self, stream: &mut Stream, cx: &mut Context<'_>) {
         // Back to the buffer's front: the same few cache lines in every round.
         if self.input.is_empty() || self.room() < LEAST_READ_BYTES {
+            spare::equip(&mut self.input);
             self.input.reserve(READ_BYTES);
         }
         loop {
@@ -150,13 +164,17 @@ impl Session {
 
     fn poll_cycle(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.control.register(cx.waker());
+        self.client.equip();
         loop {
             match self.turn(cx) {
                 Ok(true) => {}
-                Ok(false) => return Poll::Pending,
+                Ok(false) => break,
                 Err(end) => return Poll::Ready(end),
             }
         }
+        self.client.strip();
+        self.upstream.strip();
+        Poll::Pending
     }
 
     /// One round over everything that can go on. False if whatever happens next wakes the task.

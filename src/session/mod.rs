@@ -32,6 +32,7 @@ mod scan_probe;
 mod sharing;
 mod slow;
 mod span;
+mod spare;
 mod split;
 mod startup;
 mod traces;
@@ -173,7 +174,7 @@ impl Drop for Seat<'_> {
 
 /// A session that can run.
 struct Ready {
-    session: Session,
+    session: Box<Session>,
     registration: Registration,
 }
 
@@ -369,7 +370,7 @@ impl Session {
     }
 
     /// Runs the session to its end.
-    async fn run(mut self, registration: Registration) {
+    async fn run(mut self: Box<Self>, registration: Registration) {
         let end = self.cycle().await;
         self.repeated_in_vain();
         match &end {
@@ -391,7 +392,8 @@ impl Session {
         }
         // No cancel request finds this session any more, so none is sent after those that are on their way.
         drop(registration);
-        self.leave(matches!(end, End::Client)).await;
+        // A future of its own: that of the session would have room for it from the beginning.
+        Box::pin(self.leave(matches!(end, End::Client))).await;
     }
 
     /// No transaction is open, nothing is owed to the client, and it has not begun to ask for more.

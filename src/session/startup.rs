@@ -59,13 +59,14 @@ pub async fn serve<D: Future<Output = ()>>(shared: Arc<Shared>, stream: Stream, 
         debug!(%error, "a client's connection was lost before it said anything");
     }
     let bound = Duration::from_secs(config.server.startup_timeout_secs);
-    let begun = tokio::time::timeout(bound, begin(&shared, stream, seat.is_some())).await;
+    // The futures of what comes before a session are large, and gone when it runs.
+    let begun = tokio::time::timeout(bound, Box::pin(begin(&shared, stream, seat.is_some()))).await;
     match begun {
         Ok(Ok(Begun::Visit(visitor))) => {
             // Clients' seats are not for him.
             drop(seat);
             match shared.visitors.seats.take() {
-                Some(_seat) => desk(*visitor).await,
+                Some(_seat) => Box::pin(desk(*visitor)).await,
                 None => say_no(visitor.stream, &too_many("Too many look into the proxy at once."), bound).await,
             }
         }
@@ -405,7 +406,7 @@ async fn welcome(
         limited: !startup.is_replication(),
     };
     let session = Session::new(shared.clone(), control, visit, stream, client, welcome.upstream, pid, state);
-    Ready { session, registration }
+    Ready { session: Box::new(session), registration }
 }
 
 /// What the client is told, and what its session has.
