@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Checks the status page in a headless Chromium, with a real proxy under load, and leaves screenshots: wide and phone, light and dark.
+# And the example of a page to which rows are streamed.
 #   scripts/page.sh [DIRECTORY]     default: a temporary one
 # Installs Chromium, Node and PostgreSQL if they are missing. Not part of scripts/test.sh: a browser is a large thing to install.
 set -euo pipefail
@@ -62,3 +63,10 @@ load+=($!)
 pgbench -n -h 127.0.0.1 -p "$PROXY_PORT" -U postgres -c 1 -T 600 -R 4 -f "$dir/uncached.sql" postgres >/dev/null 2>&1 &
 load+=($!)
 "${NODE[@]}" "$ROOT/tests/page/check.mjs" "$(command -v chromium)" "http://127.0.0.1:$PROXY_HTTP/" "$shots"
+
+# Streams, to a page of one origin.
+page_port=$(free_port) stream_port=$(free_port)
+HELIOSPROXY_STREAM_LISTEN="127.0.0.1:$stream_port" HELIOSPROXY_STREAM_ALLOWED_ORIGINS="http://127.0.0.1:$page_port" \
+  proxy_start "$dir/stream.log" postgres
+"${NODE[@]}" "$ROOT/tests/page/stream.mjs" "$(command -v chromium)" "$ROOT/examples/stream.html" "$page_port" \
+  "ws://127.0.0.1:$stream_port/stream?database=postgres"
