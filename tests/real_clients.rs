@@ -104,6 +104,17 @@ async fn psql_reads_writes_and_fails_alike() {
 }
 
 #[tokio::test]
+async fn psql_reads_a_cached_result_in_parts() {
+    let stage = Stage::setup(SAMPLE).await;
+    let sql = "SELECT id, name, born FROM people ORDER BY id";
+    stage.cached(&stage.client().await, sql).await;
+    for count in ["1", "7", "500", "1000"] {
+        same_script(&stage, &[sql, &format!("\\set FETCH_COUNT {count}"), sql, "\\unset FETCH_COUNT", sql]).await;
+    }
+    assert!(stage.proxy.hits().await > 0);
+}
+
+#[tokio::test]
 async fn psql_copies_from_a_file() {
     let stage = Stage::setup(SAMPLE).await;
     let client = stage.client().await;

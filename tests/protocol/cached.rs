@@ -225,3 +225,38 @@ async fn the_same_text_with_other_white_space_and_comments_has_its_own_error_pos
         }
     }
 }
+
+/// As JDBC reads with a fetch size.
+#[tokio::test]
+async fn a_result_that_is_cached_is_read_in_parts() {
+    let stage = Stage::setup(SETUP).await;
+    let (mut proxied, mut direct) = (stage.raw().await, stage.raw_direct().await);
+    let whole = || Batch::new().parse("", READ).bind("", "", &[]).describe_portal("").execute("", 0).sync();
+    stage.until_hit(READ, async || proxied.ask(whole()).await).await;
+    for rows in [1, 7, 51, 100] {
+        let mut steps = vec![
+            Batch::new()
+                .parse("", "BEGIN")
+                .bind("", "", &[])
+                .execute("", 0)
+                .parse("s", READ)
+                .bind("p", "s", &[])
+                .sync(),
+            Batch::new().describe_portal("p").execute("p", rows).sync(),
+        ];
+        steps.extend((0..51 / rows).map(|_| Batch::new().execute("p", rows).sync()));
+        steps.push(
+            Batch::new()
+                .close_portal("p")
+                .close_statement("s")
+                .parse("", "COMMIT")
+                .bind("", "", &[])
+                .execute("", 0)
+                .sync(),
+        );
+        for step in steps {
+            assert_eq!(proxied.ask(step.clone()).await, direct.ask(step).await, "{rows} rows at a time");
+        }
+        assert_eq!(proxied.ask(whole()).await, direct.ask(whole()).await);
+    }
+}
