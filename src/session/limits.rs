@@ -133,7 +133,8 @@ impl Session {
                 self.cancelling = Some(wait);
                 Ok(())
             }
-            Exceeded::Grace if self.overdue => {
+            // Or the proxy's own work in front of the query does not end.
+            Exceeded::Grace if self.overdue || self.pipeline.at_own() => {
                 // Not counted as a failure: it may wait for the client, as COPY does, and is worth a look.
                 let loss = Loss { last_words: Some(sqlstate::QUERY_CANCELED), owed: true };
                 self.shared.lookout.lost(&loss);

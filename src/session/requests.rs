@@ -105,6 +105,10 @@ impl Session {
             }
             self.cancelling = None;
         }
+        if self.pipeline.at_own() && !self.client.input.is_empty() {
+            // It has begun to wait for an answer: query_timeout_secs counts.
+            self.control.activity.begins();
+        }
         Ok(!self.client.input.is_empty()
             && !self.upstream.closed
             && !self.learning_shape
@@ -554,6 +558,9 @@ impl Session {
         self.repeated();
         let metrics = &self.shared.metrics;
         self.count_access(Access::Hit);
+        if !self.pipeline.owes_client() {
+            self.control.activity.rests(self.block.status());
+        }
         self.control.activity.hit();
         metrics.queries(QueryClass::Read).increment(1);
         metrics.query_duration(Path::Cache).record(started.elapsed());

@@ -12,7 +12,7 @@ use tracing::{debug, info};
 
 use super::activity::Who;
 use super::auth::AuthError;
-use super::connecting::{fitting, guarded, is_alive, obtain, refusal};
+use super::connecting::{fitting, guarded, is_alive, obtain, open_shared, refusal};
 use super::context::Context;
 use super::control::Control;
 use super::cycle::Side;
@@ -29,7 +29,7 @@ use crate::upstream::login::{Connection, LoginError, RelayError, UpstreamSecret,
 use crate::upstream::lookout::Loss;
 use crate::upstream::open;
 use crate::upstream::peer::Address;
-use crate::upstream::pool::{Permit, PoolKey, Recipe, Slot, TenantId};
+use crate::upstream::pool::{Grant, Permit, PoolKey, Recipe, Slot, TenantId};
 use crate::wire::error::{ErrorResponse, sqlstate};
 use crate::wire::startup::{self, FirstPacket, StartupMessage};
 use crate::wire::stream::Stream;
@@ -272,12 +272,16 @@ impl Login<'_> {
         }
     }
 
-    /// The client gets a connection when it needs one. Only the first of its kind waits for one: what it is told is what
-    /// later ones are told.
+    /// The client gets a connection when it needs one, or at once while there are plenty. Only the first of its kind depends on
+    /// it: what it is told is what later ones are told.
     async fn shared(&self, stream: Stream, key: PoolKey, secret: UpstreamSecret) -> Result<(Stream, Entry), Refusal> {
         let pool = &self.shared.pool;
         if let Some(recipe) = pool.recipe(&key) {
-            let (home, pid) = pool.adopt(&key).map(|(slot, tenant, pid)| ((slot, tenant), pid)).unzip();
+            let home = match pool.adopt(&key) {
+                None if pool.has_room() => self.open_home(key, &recipe).await,
+                adopted => adopted,
+            };
+            let (home, pid) = home.map(|(slot, tenant, pid)| ((slot, tenant), pid)).unzip();
             return Ok((stream, Entry::Shared { key, recipe, home, pid }));
         }
         let StartupMessage { protocol, parameters, .. } = self.startup;
@@ -287,19 +291,34 @@ impl Login<'_> {
             Ok(obtained) => obtained,
             Err(frame) => return refuse(stream, &frame).await,
         };
-        let pid = Some(backend.pid);
         // It was opened just now, if not by this client.
         let recipe = pool.recipe(&key);
-        let tenant = pool.tenant();
-        let lifetime = Duration::from_secs(self.shared.config.load().pool.max_lifetime_secs);
-        pool.park(&slot, backend, tenant, lifetime);
+        let (slot, tenant, pid) = self.move_in(slot, backend);
         match recipe {
-            Some(recipe) => Ok((stream, Entry::Shared { key, recipe, home: Some((slot, tenant)), pid })),
+            Some(recipe) => Ok((stream, Entry::Shared { key, recipe, home: Some((slot, tenant)), pid: Some(pid) })),
             None => {
                 let error = ErrorResponse::fatal(sqlstate::CONNECTION_FAILURE, "the upstream connection was lost");
                 Err(Refusal::Told(stream, error))
             }
         }
+    }
+
+    /// A connection for a client that could do without, so that it has from the beginning what it would have without the proxy.
+    async fn open_home(&self, key: PoolKey, recipe: &Arc<Recipe>) -> Option<(Arc<Slot>, TenantId, i32)> {
+        let (slot, backend) = match self.shared.pool.ask(Some(key)).now() {
+            Ok(Grant::Permit(permit)) => open_shared(self.shared, permit, recipe).await.ok()?,
+            Ok(Grant::Backend(slot, backend)) => (slot, backend),
+            Err(_) => return None,
+        };
+        Some(self.move_in(slot, backend))
+    }
+
+    /// Makes a connection the client's, who finds it in its slot.
+    fn move_in(&self, slot: Arc<Slot>, backend: Box<Backend>) -> (Arc<Slot>, TenantId, i32) {
+        let (pid, tenant) = (backend.pid, self.shared.pool.tenant());
+        let lifetime = Duration::from_secs(self.shared.config.load().pool.max_lifetime_secs);
+        self.shared.pool.park(&slot, backend, tenant, lifetime);
+        (slot, tenant, pid)
     }
 
     /// A login that nobody tries again failed.

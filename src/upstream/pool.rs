@@ -327,6 +327,12 @@ impl Pool {
         }
     }
 
+    /// Less than half of the connections that there may be are open.
+    pub fn has_room(&self) -> bool {
+        let state = self.0.state();
+        state.permits * 2 < state.limits.connections
+    }
+
     /// Connections that may still be opened.
     pub fn free(&self) -> usize {
         let state = self.0.state();
