@@ -61,13 +61,13 @@ async fn a_shared_connection_that_hangs_is_replaced_before_it_is_used() {
 
 #[tokio::test]
 async fn a_dedicated_connection_that_hangs_is_not_given_to_a_new_client() {
-    let stage = Stage::with(checking().key("pool.max_idle", 4)).await;
+    let stage = Stage::with(checking().dedicated().key("pool.max_idle", 4)).await;
     let direct = stage.direct().await;
     let client = stage.client().await;
     let first = pid(&client).await;
     drop(client);
     let cleaned =
-        format!("SELECT query LIKE 'DISCARD ALL%' AND state = 'idle' FROM pg_stat_activity WHERE pid = {first}");
+        format!("SELECT query LIKE '%pg_my_temp_schema%' AND state = 'idle' FROM pg_stat_activity WHERE pid = {first}");
     direct.until("it is put aside", &cleaned).await;
     let _stopped = Stopped::stop(&first);
     a_while(&stage).await;
