@@ -14,4 +14,5 @@ mod watching {
     mod slow;
     mod statements;
     mod steering;
+    mod traces;
 }

@@ -41,6 +41,7 @@ pub struct Config {
     pub parallel: ParallelConfig,
     pub stream: StreamConfig,
     pub log: Log,
+    pub tracing: Tracing,
 }
 
 /// Where clients connect, and how many may.
@@ -296,6 +297,27 @@ pub struct Log {
     pub format: LogFormat,
     /// Statements that the upstream takes at least so long for are logged; 0 for none.
     pub slow_query_ms: u64,
+}
+
+/// Where traces go (OpenTelemetry), and of how many statements there are any.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tracing {
+    /// URL of an OTLP receiver for HTTP and protobuf, for example `http://127.0.0.1:4318`; empty for no traces.
+    pub endpoint: String,
+    /// The name under which the proxy appears.
+    pub service_name: String,
+    /// The part of the statements without a trace context of their own that begin a trace, 0 to 1.
+    pub sample_ratio: f64,
+    /// Tell the server which span a simple query belongs to, in a comment behind it.
+    pub propagate: bool,
+}
+
+impl Default for Tracing {
+    fn default() -> Self {
+        let (endpoint, service_name) = (String::new(), "heliosproxy".into());
+        Self { endpoint, service_name, sample_ratio: 1.0, propagate: false }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::{
     Admin, Auth, AuthMode, Cache, CacheRule, Catalog, CircuitBreakerConfig, ClientTls, Config, Host, Log,
-    ParallelConfig, Pool, RetryConfig, Server, StreamConfig, TlsMode, Upstream,
+    ParallelConfig, Pool, RetryConfig, Server, StreamConfig, TlsMode, Tracing, Upstream,
 };
 
 /// A longer wait than this is a slip of the pen.
@@ -50,6 +50,7 @@ pub(super) fn violations(config: &Config) -> Vec<Violation> {
     rules.catalog(&config.catalog);
     rules.parallel(&config.parallel);
     rules.stream(&config.stream, &config.server);
+    rules.tracing(&config.tracing);
     rules.log(&config.log);
     rules.broken
 }
@@ -350,6 +351,14 @@ impl Rules {
             );
             self.broken(&["log.level"], message);
         }
+    }
+
+    fn tracing(&mut self, tracing: &Tracing) {
+        if !tracing.endpoint.is_empty() && !tracing.endpoint.starts_with("http://") {
+            let message = format!("expected http://host:port, got {:?}", tracing.endpoint);
+            self.broken(&["tracing.endpoint"], message);
+        }
+        self.range(&["tracing.sample_ratio"], tracing.sample_ratio, 0.0..=1.0);
     }
 
     fn filled(&mut self, keys: &'static [&'static str], text: &str) {

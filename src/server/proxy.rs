@@ -25,6 +25,7 @@ use crate::session::auth::UserSource;
 use crate::session::{self, ControlPlane, Gate, Seats, Shared, VisitorSeats, limits};
 use crate::statement::Statements;
 use crate::stream::Streams;
+use crate::telemetry::export::Tracer;
 use crate::telemetry::health::{Component, Health, HealthCheck, HealthChecker, Status};
 use crate::telemetry::metrics::{Metrics, Side, State};
 use crate::upstream::connect;
@@ -74,6 +75,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             admission,
             metrics: server.metrics.clone(),
+            tracer: Tracer::new(&config.tracing, Handle::current())?,
             statements: Statements::new(),
             store: Store::new(
                 config.cache.max_memory_mb * MEBIBYTE,

@@ -34,6 +34,10 @@ const NEEDS_RESTART: &[&str] = &[
     "stream.listen",
     "stream.max_concurrent_streams",
     "tls.mode",
+    "tracing.endpoint",
+    "tracing.propagate",
+    "tracing.sample_ratio",
+    "tracing.service_name",
     "upstream.connect_timeout_secs",
     "upstream.host",
     "upstream.keepalive_secs",
@@ -115,6 +119,10 @@ mod tests {
         other.stream.listen = "x".into();
         other.stream.max_concurrent_streams = 7;
         other.tls.mode = TlsMode::Require;
+        other.tracing.endpoint = "x".into();
+        other.tracing.propagate = true;
+        other.tracing.sample_ratio = 0.5;
+        other.tracing.service_name = "x".into();
         other.upstream.connect_timeout_secs = 7;
         other.upstream.host = "x".into();
         other.upstream.keepalive_secs = 7;

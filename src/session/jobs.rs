@@ -21,6 +21,7 @@ use crate::catalog::analysis::{Analysis, AnalysisKey, Findings, RelationLock};
 use crate::catalog::builtin::setting_is_relevant;
 use crate::statement::Statement;
 use crate::telemetry::metrics::Operation;
+use crate::telemetry::trace::SpanContext;
 use crate::upstream::parsed::StatementId;
 use crate::wire::frame::{self, backend};
 use crate::wire::message::Target;
@@ -78,6 +79,19 @@ pub enum Job {
 }
 
 impl Job {
+    /// The trace of the answered statement for which it is asked.
+    pub fn trace(&self) -> Option<&SpanContext> {
+        let fill = match self {
+            Self::ReadSettings { fill } => fill,
+            Self::Analyse(analyse) => &analyse.fill,
+            _ => return None,
+        };
+        match &fill.as_ref()?.basis {
+            Basis::Tentative(tentative) => tentative.trace.as_ref(),
+            Basis::Known { .. } => None,
+        }
+    }
+
     pub fn operation(&self) -> Operation {
         match self {
             Self::ReadSettings { .. } => Operation::Resync,

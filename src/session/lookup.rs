@@ -20,7 +20,9 @@ use crate::cache::versions::{Dependencies, Quiet};
 use crate::catalog::analysis::Analysis;
 use crate::guard::State;
 use crate::statement::Statement;
+use crate::telemetry::export::Trace;
 use crate::telemetry::metrics::{Access, Eviction as EvictionLabel};
+use crate::telemetry::trace::SpanContext;
 use crate::wire::error::{ErrorResponse, sqlstate};
 use crate::wire::message::Bind;
 
@@ -69,6 +71,9 @@ pub struct Attempt {
     pub(super) pass: Option<Pass>,
     /// It is counted among those that the cache has not answered.
     counted: bool,
+    /// It was decided whether it is traced.
+    pub(super) is_traced: bool,
+    pub(super) trace: Option<Box<Trace>>,
 }
 
 /// A read on its way that may become an entry.
@@ -96,6 +101,8 @@ pub struct Tentative {
     bind: Option<Bytes>,
     /// `None` if something was being written: then it is only analysed.
     quiet: Option<Quiet>,
+    /// That it is a part of.
+    pub trace: Option<SpanContext>,
 }
 
 impl std::fmt::Debug for Fill {
@@ -136,13 +143,19 @@ impl Session {
         if let Some(plan) = self.resume_split() {
             return plan;
         }
+        self.begin_trace(request.text);
         let (fill, bypass) = match self.consider(request) {
             Ok(Plan::Relay(fill)) => (fill, None),
             Ok(plan) => {
-                if let Plan::Serve(entry) = &plan
-                    && let Some(page) = self.page(request.statement, request.text)
-                {
-                    page.hit(entry.frames(request.described).len(), entry.cost());
+                if let Plan::Serve(entry) = &plan {
+                    let page = self.page(request.statement, request.text);
+                    if let Some(page) = page {
+                        page.hit(entry.frames(request.described).len(), entry.cost());
+                    }
+                    if self.attempt.trace.is_some() {
+                        let page = self.page(request.statement, request.text).cloned();
+                        self.trace_hit(page.as_ref());
+                    }
                 }
                 return plan;
             }
@@ -268,6 +281,7 @@ impl Session {
             types: request.types.to_vec(),
             bind: request.bind.map(|(body, _)| Bytes::copy_from_slice(body)),
             quiet: self.visit.database().versions.quiet(),
+            trace: None,
         };
         Some(self.fill(request.statement, Basis::Tentative(tentative)))
     }

@@ -35,6 +35,7 @@ mod span;
 mod spare;
 mod split;
 mod startup;
+mod traced;
 mod traces;
 mod verdict;
 mod visitor;
@@ -88,6 +89,7 @@ use crate::catalog::{Databases, Visit};
 use crate::config::Config;
 use crate::parallel::{Account, ParallelQueryExecutor};
 use crate::statement::Statements;
+use crate::telemetry::export::Tracer;
 use crate::telemetry::metrics::{Metrics, Side as SideLabel, State};
 use crate::upstream::alias::Aliases;
 use crate::upstream::backend::Backend;
@@ -109,6 +111,8 @@ pub struct Shared {
     /// Those of the present configuration.
     pub rules: ArcSwap<Rules>,
     pub metrics: Arc<Metrics>,
+    /// `None` if no traces are wanted.
+    pub tracer: Option<Arc<Tracer>>,
     pub statements: Statements,
     pub store: Store,
     pub ledger: Ledger,

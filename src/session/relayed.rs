@@ -134,6 +134,12 @@ impl Session {
         {
             span.page = self.page_of_relayed(&prepared.statement, &prepared.text);
         }
+        if let Some(Portal { prepared, .. }) = &portal
+            && span.trace.is_none()
+        {
+            self.begin_trace(&prepared.text);
+            span.trace = self.attempt.trace.take();
+        }
         self.take_note(&mut span, judged, portal.as_ref().map(|portal| &portal.prepared.statement));
         self.open = Some(span);
         self.push(Request::Execute);

@@ -237,7 +237,7 @@ impl Session {
         let mut begun = None;
         let mut follow = None;
         let mut witness = None;
-        for span in spans.map(|span| *span) {
+        for mut span in spans.map(|span| *span) {
             if !span.own {
                 self.settle_settings(&span, before, status);
             }
@@ -274,7 +274,9 @@ impl Session {
             }
             if let Some(job) = span.job {
                 let duration = self.shared.metrics.operation_duration(job.operation());
-                duration.record(span.started.elapsed());
+                let took = span.started.elapsed();
+                duration.record(took);
+                self.trace_job(&job, took);
                 match job {
                     // What was sent along with it may be answered in the same breath.
                     Job::Witness | Job::ForgetSequences => self.finish_job(job),
@@ -291,6 +293,9 @@ impl Session {
                     page.ran(took);
                 }
                 self.log_if_slow(span.page.as_deref(), span.class, span.failed, took);
+                if let Some(trace) = span.trace {
+                    self.trace_answered(*trace, span.page.as_ref(), span.failed, &mut span.fill);
+                }
                 follow = span.fill.filter(|_| !span.failed);
             }
         }

@@ -256,8 +256,9 @@ impl Session {
                 let judged = self.judge(statement, types, None);
                 if fill.is_none() && judged.is_opaque() {
                     // Message by message, but the cache has been asked.
-                    let page = self.page(statement, text).cloned();
-                    self.opened().page = page;
+                    let (page, trace) = (self.page(statement, text).cloned(), self.trace_of_relayed());
+                    let span = self.opened();
+                    (span.page, span.trace) = (page, trace);
                     return None;
                 }
                 // A name is taken once it was sent.
@@ -286,7 +287,7 @@ impl Session {
                 }
                 let mut span = Box::<Span>::default();
                 (span.fill, span.pass) = (fill, self.attempt.pass.take());
-                span.page = self.page(statement, text).cloned();
+                (span.page, span.trace) = (self.page(statement, text).cloned(), self.trace_of_relayed());
                 span.executes = standing.map(|standing| (batch.prepared.clone(), standing));
                 self.take_note(&mut span, judged, Some(statement));
                 self.push(Request::Execute);
@@ -471,6 +472,7 @@ impl Session {
         if !self.attach() {
             return Taken::Waits;
         }
+        self.begin_trace(text);
         self.parse_unsent(&statement);
         let asked = self.ask_before_commit(&statement);
         let judged = self.judge(&statement, &[], None);
@@ -484,7 +486,14 @@ impl Session {
             true => self.page(&statement, text).cloned(),
             false => self.page_of_relayed(&statement, text),
         };
-        self.relay_query(header, judged, Some(&statement), span)
+        span.trace = self.trace_of_relayed();
+        let told = span.trace.as_ref().filter(|trace| trace.is_told() && !statement.parts.is_empty());
+        let told = told.map(|trace| *trace.context());
+        let taken = self.relay_query(header, judged, Some(&statement), span);
+        match told {
+            Some(context) if self.tell_trace(text, &context) => Taken::Served(header.total),
+            _ => taken,
+        }
     }
 
     /// The statement of an extended batch that is nothing but a COMMIT, in a block that has written what nobody could tell.

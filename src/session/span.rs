@@ -14,6 +14,7 @@ use crate::cache::ledger::Page;
 use crate::cache::versions::{Marks, WriteSet};
 use crate::catalog::Classified;
 use crate::statement::Statement;
+use crate::telemetry::export::Trace;
 use crate::telemetry::metrics::Class as QueryClass;
 use crate::upstream::pool::KeepsNone;
 
@@ -35,6 +36,7 @@ pub struct Span {
     pub failed: bool,
     /// Where the time that it takes is added.
     pub page: Option<Arc<Page>>,
+    pub trace: Option<Box<Trace>>,
     /// The read that is being recorded.
     pub fill: Option<Box<Fill>>,
     /// The right of a miss to be on its way, if that is limited.
@@ -75,6 +77,7 @@ impl Default for Span {
             concerns_defaults: false,
             failed: false,
             page: None,
+            trace: None,
             fill: None,
             pass: None,
             executes: None,

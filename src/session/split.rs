@@ -24,6 +24,7 @@ use crate::catalog::Classified;
 use crate::catalog::analysis::Analysis;
 use crate::catalog::scan::ScanVerdict;
 use crate::parallel::{self, Account, Failure, Item, Parameters, Rows, ScanQuery, SessionSettings};
+use crate::telemetry::export::Trace;
 use crate::telemetry::metrics::{Class as QueryClass, Outcome, Path, Unsplit};
 use crate::wire::error::{ErrorResponse, field, sqlstate};
 use crate::wire::frame::{HEADER_BYTES, backend};
@@ -60,6 +61,7 @@ pub struct Split {
     started: Instant,
     analysis: Arc<Analysis>,
     page: Option<Arc<Page>>,
+    trace: Option<Box<Trace>>,
     _classified: Classified,
 }
 
@@ -166,6 +168,7 @@ impl Session {
                     started: Instant::now(),
                     analysis,
                     page: self.page(request.statement, request.text).cloned(),
+                    trace: None,
                     _classified: self.visit.database().classify(),
                 }));
                 Plan::Pause
@@ -289,6 +292,10 @@ impl Session {
 
     /// The client is answered by a split read, whose first rows are there.
     pub(super) fn replay_split(&mut self, mut split: Box<Split>, described: bool) {
+        split.trace = self.attempt.trace.take();
+        if let Some(trace) = &mut split.trace {
+            trace.did("upstream");
+        }
         if let Some(description) = split.rows.description() {
             if let Some(fill) = &mut split.fill {
                 fill.recording.frame(backend::ROW_DESCRIPTION, description.len());
@@ -305,7 +312,7 @@ impl Session {
     pub(super) fn refill_from_split(&mut self, mut split: Box<Split>, cx: &mut Context<'_>) -> Result<(), End> {
         split.stall = None;
         if let Some(failure) = split.failure.take() {
-            return self.fail_split(&split, failure);
+            return self.fail_split(&mut split, failure);
         }
         while self.client.output.len() < self.buffer_bytes {
             match split.rows.poll_take(cx) {
@@ -328,7 +335,7 @@ impl Session {
                     self.complete_split(split, rows);
                     return Ok(());
                 }
-                Poll::Ready(Item::Failed(failure)) => return self.fail_split(&split, failure),
+                Poll::Ready(Item::Failed(failure)) => return self.fail_split(&mut split, failure),
             }
         }
         self.replay = Some(Replay::Split(split));
@@ -350,10 +357,10 @@ impl Session {
                 self.store_known(*fill);
             }
         }
-        self.count_split(&split, Outcome::Complete);
+        self.count_split(&mut split, Outcome::Complete);
     }
 
-    fn fail_split(&mut self, split: &Split, failure: Failure) -> Result<(), End> {
+    fn fail_split(&mut self, split: &mut Split, failure: Failure) -> Result<(), End> {
         self.count_split(split, if failure.is_final { Outcome::Cancelled } else { Outcome::Failed });
         if failure.in_row {
             tracing::warn!(
@@ -372,7 +379,7 @@ impl Session {
         self.client.output.extend_from_slice(&ready);
     }
 
-    fn count_split(&self, split: &Split, outcome: Outcome) {
+    fn count_split(&self, split: &mut Split, outcome: Outcome) {
         let (metrics, took) = (&self.shared.metrics, split.started.elapsed());
         metrics.queries(QueryClass::Read).increment(1);
         self.control.activity.answered();
@@ -381,6 +388,10 @@ impl Session {
         metrics.parallel_duration(outcome).record(took);
         if let Some(page) = &split.page {
             page.ran(took);
+        }
+        if let Some(mut trace) = split.trace.take() {
+            trace.did("merge");
+            self.finish_trace(*trace, Path::Parallel, split.page.as_ref(), outcome != Outcome::Complete);
         }
     }
 

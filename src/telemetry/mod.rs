@@ -3,6 +3,7 @@
 //! Nothing here is global except the log output and one collector, so that a test can have its own of each.
 
 pub mod collector;
+pub mod export;
 pub mod health;
 pub mod histogram;
 pub mod log;

@@ -57,6 +57,11 @@ impl SpanContext {
         let value = sql.get(at..at + LENGTH)?;
         std::str::from_utf8(value).ok().filter(|_| sql.get(at + LENGTH) == Some(&b'\''))?.parse().ok()
     }
+
+    /// As such a comment, to be put behind a statement: on a line of its own, since the last one may be a comment.
+    pub fn comment(&self) -> String {
+        format!("\n/*traceparent='{self}'*/")
+    }
 }
 
 fn span_id() -> u64 {
@@ -191,6 +196,13 @@ mod tests {
         for sql in ["SELECT 1", "SELECT 1 /*traceparent='00-x'*/", &format!("SELECT 'traceparent=''{EXAMPLE}'''")] {
             assert_eq!(SpanContext::of_comment(sql.as_bytes()), None, "{sql}");
         }
+    }
+
+    #[test]
+    fn a_context_can_be_put_behind_a_statement() {
+        let ours = SpanContext { trace_id: 1, span_id: 2, sampled: true };
+        let told = format!("SELECT 1 -- x{}", ours.comment());
+        assert_eq!(SpanContext::of_comment(told.as_bytes()), Some(ours));
     }
 
     #[test]
