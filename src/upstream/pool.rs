@@ -12,7 +12,9 @@
 
 mod clean;
 mod group;
+mod kind;
 mod slot;
+mod turns;
 mod wait;
 
 use std::collections::{HashMap, VecDeque};
@@ -21,17 +23,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::backend::{Backend, Reported, is_quiet};
+use super::backend::{Backend, is_quiet};
 use super::login::{Connection, UpstreamSecret};
 use crate::config;
 use crate::wire::startup::StartupMessage;
 
 use clean::clean;
 use group::{Group, Waiter};
+pub use kind::{PoolKey, Recipe};
 pub use slot::{Holder, NOBODY, Slot, TenantId};
 pub use wait::{PoolFull, Waiting};
 
@@ -84,21 +86,9 @@ pub struct Permit {
     slot: Option<u64>,
 }
 
-/// Connections with equal keys are alike: same user, database and start-up parameters, opened with the same secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct PoolKey([u8; 32]);
-
 /// While there is one, connections whose clients have left are closed.
 #[derive(Debug)]
 pub struct KeepsNone(Arc<Inner>);
-
-/// How one more connection of a group is opened, and what the last one said when it was.
-pub struct Recipe {
-    pub protocol: u32,
-    pub parameters: Vec<(Bytes, Bytes)>,
-    pub secret: UpstreamSecret,
-    pub reported: Arc<Reported>,
-}
 
 /// What one who waited gets.
 #[derive(Debug)]
@@ -124,12 +114,6 @@ struct Idle {
     since: Instant,
 }
 
-impl std::fmt::Debug for Recipe {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Recipe").finish_non_exhaustive()
-    }
-}
-
 impl From<&config::Pool> for Limits {
     fn from(pool: &config::Pool) -> Self {
         Self {
@@ -139,39 +123,6 @@ impl From<&config::Pool> for Limits {
             max_idle: pool.max_idle,
             idle_timeout: Duration::from_secs(pool.idle_timeout_secs),
         }
-    }
-}
-
-impl Recipe {
-    /// The same, with what a new connection has just reported.
-    pub fn with_report(&self, parameters: &[(Bytes, Bytes)]) -> Self {
-        let reported = Arc::new(Reported::new(parameters.to_vec()));
-        Self { protocol: self.protocol, parameters: self.parameters.clone(), secret: self.secret.clone(), reported }
-    }
-}
-
-impl PoolKey {
-    pub fn new(startup: &StartupMessage, secret: &UpstreamSecret, generation: u64) -> Self {
-        let mut hasher = Sha256::new();
-        let mut field = |bytes: &[u8]| {
-            hasher.update((bytes.len() as u64).to_be_bytes());
-            hasher.update(bytes);
-        };
-        field(&generation.to_be_bytes());
-        field(&startup.protocol.to_be_bytes());
-        let mut parameters: Vec<&(Bytes, Bytes)> = startup.parameters.iter().collect();
-        parameters.sort();
-        for (name, value) in parameters {
-            field(name);
-            field(value);
-        }
-        match secret {
-            UpstreamSecret::None => field(b"none"),
-            UpstreamSecret::Password(password) => field(password.as_bytes()),
-            UpstreamSecret::Md5(hash) => field(hash.as_bytes()),
-            UpstreamSecret::Scram(keys) => field(&keys.client_key),
-        }
-        Self(hasher.finalize().into())
     }
 }
 
@@ -428,116 +379,6 @@ impl Inner {
         let doomed = state.feed(key, self);
         drop(state);
         drop(doomed);
-    }
-}
-
-impl State {
-    /// Gives what there is to those who wait, in this group first. Returns what is to be closed, without the lock.
-    fn feed(&mut self, key: Option<PoolKey>, pool: &Arc<Inner>) -> Doomed {
-        let here = std::thread::current().id();
-        let mut doomed = Doomed::default();
-        loop {
-            let full = self.is_full(&key);
-            let poorest = if full { self.poorest_hungry(&key) } else { None };
-            let Some(group) = self.groups.get_mut(&key) else { break };
-            if !group.is_hungry() {
-                break;
-            }
-            let free = group.take_free(here);
-            let Some((slot, backend)) = free.or_else(|| if full { group.take_any(here) } else { None }) else {
-                break;
-            };
-            if poorest.is_some_and(|permits| permits + 1 < group.permits) {
-                doomed.shared.push(*backend);
-                return doomed;
-            }
-            self.hand_over(&key, slot, backend, pool);
-        }
-        self.serve(pool);
-        self.relieve(&mut doomed);
-        if self.groups.get(&key).is_some_and(Group::is_hungry) {
-            doomed.idle = self.idle.pop_front();
-        }
-        doomed
-    }
-
-    fn hand_over(&mut self, key: &Option<PoolKey>, slot: Arc<Slot>, backend: Box<Backend>, pool: &Inner) {
-        let Some(group) = self.groups.get_mut(key) else { return };
-        let thread = backend.thread();
-        let mut grant = Grant::Backend(slot, backend);
-        while let Some(waiter) = group.next(thread) {
-            pool.waiting.fetch_sub(1, Ordering::SeqCst);
-            match waiter.give.send(grant) {
-                Ok(()) => return,
-                Err(back) => grant = back,
-            }
-        }
-        if let Grant::Backend(slot, backend) = grant {
-            slot.put(backend, NOBODY);
-        }
-    }
-
-    /// Gives out what is left of the permits: to the group that has fewest.
-    fn serve(&mut self, pool: &Arc<Inner>) {
-        while self.permits < self.limits.connections {
-            let limits = &self.limits;
-            let served = self.groups.iter_mut().filter(|(key, group)| group.is_hungry() && !limits.reached(key, group));
-            let poorest =
-                served.min_by_key(|(_, group)| (group.permits, group.queue.front().map(|first| first.ticket)));
-            let Some((key, group)) = poorest else { return };
-            let Some(waiter) = group.queue.pop_front() else { return };
-            pool.waiting.fetch_sub(1, Ordering::SeqCst);
-            let permit = Permit { pool: Some(pool.clone()), key: *key, slot: None };
-            match waiter.give.send(Grant::Permit(permit)) {
-                Ok(()) => {
-                    group.permits += 1;
-                    self.permits += 1;
-                }
-                Err(Grant::Permit(mut permit)) => permit.pool = None,
-                Err(Grant::Backend(..)) => {}
-            }
-        }
-    }
-
-    /// Those who keep a connection that might be given to this group, or make room for one.
-    fn holders(&self, key: &Option<PoolKey>) -> Vec<Arc<dyn Holder>> {
-        let full = self.permits >= self.limits.connections;
-        let concerned = self.groups.iter().filter(|(other, _)| full || *other == key).map(|(_, group)| group);
-        concerned.flat_map(|group| &group.slots).filter_map(|slot| slot.holder()).collect()
-    }
-
-    /// No connection may be opened in this group.
-    fn is_full(&self, key: &Option<PoolKey>) -> bool {
-        let group = self.groups.get(key);
-        self.permits >= self.limits.connections || group.is_some_and(|group| self.limits.reached(key, group))
-    }
-
-    /// How many permits the poorest of the other groups has in which somebody waits for one.
-    fn poorest_hungry(&self, key: &Option<PoolKey>) -> Option<usize> {
-        let others = self.groups.iter().filter(|(other, group)| *other != key && group.is_hungry());
-        others.filter(|(other, group)| !self.limits.reached(other, group)).map(|(_, group)| group.permits).min()
-    }
-
-    /// An idle connection gives way to the poorest group in which somebody still waits.
-    fn relieve(&self, doomed: &mut Doomed) {
-        let here = std::thread::current().id();
-        let hungry = self.groups.iter().filter(|(key, group)| group.is_hungry() && !self.limits.reached(key, group));
-        let Some((key, poorest)) = hungry.min_by_key(|(_, group)| group.permits) else { return };
-        if self.permits < self.limits.connections {
-            return;
-        }
-        let others = self.groups.iter().filter(|(other, _)| *other != key).map(|(_, group)| group);
-        let mut richer: Vec<_> =
-            others.filter(|group| !group.is_hungry() || group.permits > poorest.permits + 1).collect();
-        richer.sort_unstable_by_key(|group| std::cmp::Reverse(group.permits));
-        let found = richer.into_iter().find_map(|group| group.take_any(here));
-        doomed.shared.extend(found.map(|(_, backend)| *backend));
-    }
-}
-
-impl Limits {
-    fn reached(&self, key: &Option<PoolKey>, group: &Group) -> bool {
-        key.is_some() && self.size > 0 && group.permits >= self.size
     }
 }
 
