@@ -56,10 +56,11 @@ pub async fn converse(streams: Arc<Streams>, guest: Guest) {
         // It cannot be written to.
         _ = &mut writer => None,
     };
-    if farewell.is_none() {
+    // Streams that have no more to say than their end are given time to say it.
+    if farewell.is_none() || timeout(FAREWELL, conversation.end()).await.is_err() {
         writer.abort();
+        conversation.end().await;
     }
-    conversation.end().await;
     if let Some(frame) = farewell {
         // A client that does not take it loses it.
         let _ = timeout(FAREWELL, async {
@@ -176,7 +177,8 @@ impl Conversation {
         let query_id = request.query_id.clone();
         let query =
             Query { streams: self.streams.clone(), account: self.account.clone(), request, out: self.out.clone() };
-        let idle = self.idle.take();
+        // It may have been ended in the meantime: by a time limit, or with its upstream connection.
+        let idle = self.idle.take().and_then(Inside::alive);
         self.queries.spawn(async move {
             let _place = place;
             (query_id, query.run(idle, stopped).await)
@@ -195,8 +197,8 @@ impl Conversation {
         })
     }
 
-    /// Stops what still runs, and waits until the upstream is free.
-    async fn end(mut self) {
+    /// Stops what still runs, and waits until the upstream is free. Cancel-safe.
+    async fn end(&mut self) {
         self.running.clear();
         while self.queries.join_next().await.is_some() {}
     }

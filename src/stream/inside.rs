@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use futures_util::FutureExt;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -206,6 +207,16 @@ impl Inside {
     /// Everything that was sent has been answered.
     pub fn is_ready(&self) -> bool {
         !self.busy && !self.torn
+    }
+
+    /// The same session, unless it has ended while nobody asked anything of it.
+    pub fn alive(mut self) -> Option<Self> {
+        match self.stream.read_buf(&mut self.input).now_or_never() {
+            // Notices and the like are passed over later.
+            Some(Ok(read)) if read > 0 => (self.input.first() != Some(&backend::ERROR_RESPONSE)).then_some(self),
+            Some(_) => None,
+            None => Some(self),
+        }
     }
 
     /// Nobody can go on with it.

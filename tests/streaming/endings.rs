@@ -143,6 +143,25 @@ async fn a_backend_that_is_ended_ends_its_stream_and_no_other() {
 }
 
 #[tokio::test]
+async fn a_session_that_ends_while_nothing_is_streamed_costs_no_stream() {
+    let stage = StreamStage::new("").await;
+    let direct = stage.stage.direct().await;
+    let mut socket = stage.socket().await;
+    for _ in 0..2 {
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() \
+            AND application_name = 'streams'";
+        direct.one(end).await;
+        if std::env::var_os("TEST_POOL_MODE").is_none() {
+            wait_until("the session has ended", async || {
+                stage.stage.proxy.metric("heliosdb_connections{side=\"client\"}").await == 0.0
+            })
+            .await;
+        }
+        assert_eq!(socket.run("SELECT 1", &[]).await.rows, [json!([1])]);
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_understood_closes_the_socket() {
     let stage = StreamStage::new("").await;
     for (message, code) in
