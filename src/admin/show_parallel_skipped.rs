@@ -33,6 +33,7 @@ pub(super) fn rows(desk: &Desk) -> Vec<Row> {
 fn why(reason: Unsplit) -> &'static str {
     match reason {
         Unsplit::Shape => "their texts are of no form that is split",
+        Unsplit::Rule => "a rule says parallel = false",
         Unsplit::Hint => "a hint in the statement says so",
         Unsplit::Login => "the proxy cannot log in as their user (auth.mode = \"relay\")",
         Unsplit::Transaction => "they were in a transaction block, or behind requests that were not answered yet",

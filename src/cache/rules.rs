@@ -1,9 +1,10 @@
-//! What people want of the cache: the rules of the configuration, and hints in statements.
+//! What people want of the cache, and of splitting: the rules of the configuration, and hints in statements.
 //!
-//! **Invariant.** A rule or a hint says how old an answer may be, or that the cache is not to be used. It never makes
-//! anything cacheable that is not known to be.
+//! **Invariant.** A rule or a hint says how old an answer may be, or that the cache is not to be used, or that a read is not to be
+//! split. It never makes anything cacheable or splittable that is not known to be.
 //!
-//! A hint beats every rule; of the rules the first that matches counts; without any the TTL is `cache.default_ttl_secs`.
+//! A hint beats every rule; of the rules that say something about the matter the first that matches counts; without any the TTL
+//! is `cache.default_ttl_secs`.
 //! None of this is part of the key. An entry is served while it is younger than both the TTL that it was recorded under
 //! and the TTL of the one who asks.
 
@@ -56,16 +57,28 @@ impl Rules {
         if let Some(ttl) = hint.ttl {
             return Ok(ttl);
         }
-        match self.first_match(subject) {
+        match self.first_match(subject, |rule| rule.cache.is_some() || rule.ttl_secs.is_some()) {
             Some(CacheRule { cache: Some(false), .. }) => Err(Bypass::Rule),
             Some(CacheRule { ttl_secs: Some(seconds), .. }) => Ok(Duration::from_secs(*seconds)),
             _ => Ok(self.default_ttl),
         }
     }
 
-    fn first_match(&self, subject: &Subject<'_>) -> Option<&CacheRule> {
+    /// Whether a read may be split, as far as people have a say.
+    pub fn may_split(&self, subject: &Subject<'_>) -> bool {
+        match subject.statement.hint.parallel {
+            Some(connections) => connections > 1,
+            None => {
+                let rule = self.first_match(subject, |rule| rule.parallel.is_some());
+                rule.is_none_or(|rule| rule.parallel != Some(false))
+            }
+        }
+    }
+
+    /// The first rule that matches, of those that `concern` the matter.
+    fn first_match(&self, subject: &Subject<'_>, concerns: impl Fn(&CacheRule) -> bool) -> Option<&CacheRule> {
         let mut matched = None;
-        self.rules.iter().enumerate().find_map(|(number, rule)| {
+        self.rules.iter().enumerate().filter(|(_, rule)| concerns(rule)).find_map(|(number, rule)| {
             let is = |wanted: &Option<String>, value: &[u8]| wanted.as_ref().is_none_or(|w| w.as_bytes() == value);
             let by_who = is(&rule.user, subject.user) && is(&rule.application_name, subject.application_name);
             let reads = rule.table.as_ref().is_none_or(|table| {

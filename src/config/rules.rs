@@ -1,4 +1,4 @@
-//! `[[cache.rules]]`: what people want of the cache for some statements. What they match against is in `cache::rules`.
+//! `[[cache.rules]]`: what people want of the cache, and of splitting, for some statements. What they match against is in `cache::rules`.
 
 use std::fmt;
 
@@ -26,6 +26,9 @@ pub struct CacheRule {
     /// False: relayed. True: cached if that is safe, as it would be without a rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<bool>,
+    /// False: not split. True: split if that can be done, as it would be without a rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<bool>,
 }
 
 /// `table` or `schema.table`, as the catalogue spells them.

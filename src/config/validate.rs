@@ -265,7 +265,9 @@ impl Rules {
             self.broken.push(Violation { keys: &["cache.rules"], inside, message });
         };
         match (rule.ttl_secs, rule.cache) {
-            (None, None) => broken("", "does nothing: it has neither ttl_secs nor cache".into()),
+            (None, None) if rule.parallel.is_none() => {
+                broken("", "does nothing: it has neither ttl_secs nor cache nor parallel".into());
+            }
             (Some(_), Some(false)) => broken(".ttl_secs", "has no meaning beside cache = false".into()),
             (Some(seconds), _) if !(1..=YEAR_SECS).contains(&seconds) => {
                 broken(".ttl_secs", format!("must be from 1 to {YEAR_SECS}, got {seconds}"));

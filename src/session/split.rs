@@ -251,8 +251,15 @@ impl Session {
         if analysis.table.is_none() {
             return Err(Unsplit::Relation);
         }
-        match analysis.scan.get(|| self.shared.store.now()) {
+        let verdict = analysis.scan.get(|| self.shared.store.now());
+        // Only then, so that what is not split pays nothing for the rules.
+        let is_forbidden = || {
+            let subject = self.subject(request.statement, request.text, &analysis);
+            !self.shared.rules.load().may_split(&subject)
+        };
+        match verdict {
             ScanVerdict::Not(reason) => Err(reason),
+            ScanVerdict::Split | ScanVerdict::Unknown if is_forbidden() => Err(Unsplit::Rule),
             ScanVerdict::Split if self.splitting.settings.is_some() => Ok(Step::Split(analysis)),
             ScanVerdict::Split | ScanVerdict::Unknown => self.probe(request).map(Step::Ask),
         }

@@ -132,12 +132,22 @@ impl Session {
 
     /// How old an answer may be by rules and hints, or which of them forbids the cache.
     pub(super) fn ttl(&self, statement: &Statement, text: &[u8], analysis: &Analysis) -> Result<Duration, Bypass> {
-        self.shared.rules.load().decide(&Subject {
+        self.shared.rules.load().decide(&self.subject(statement, text, analysis))
+    }
+
+    /// What rules are held against.
+    pub(super) fn subject<'a>(
+        &'a self,
+        statement: &'a Statement,
+        text: &'a [u8],
+        analysis: &'a Analysis,
+    ) -> Subject<'a> {
+        Subject {
             statement,
             text,
             relations: &analysis.relations,
             user: self.context.user(),
             application_name: self.context.application_name(),
-        })
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What is not proven to be splittable is relayed, and answers as ever.
 
-use super::stage::{NUMBERS, options, skipped, stage, unsplit};
+use super::stage::{NUMBERS, ended, options, skipped, stage, unsplit, why};
 use crate::harness::Options;
 use crate::harness::raw::{Batch, tags};
 
@@ -136,4 +136,23 @@ async fn small_tables_and_cheap_plans_are_left_alone_and_nothing_is_asked_twice(
     let defaults = super::stage::stage(defaults, NUMBERS).await;
     let mut raw = defaults.raw().await;
     unsplit(&defaults, "by default", raw.query("SELECT t FROM numbers")).await;
+}
+
+#[tokio::test]
+async fn a_rule_keeps_a_table_from_being_split_and_a_hint_beats_it() {
+    let rules = r#"[{ table = "numbers", parallel = false }]"#;
+    let setup = format!("{NUMBERS}; CREATE TABLE others AS TABLE numbers; ANALYZE others");
+    let stage = stage(options().key("cache.rules", rules), &setup).await;
+    let mut raw = stage.raw().await;
+    let before = skipped(&stage, "rule").await;
+    // Not from the cache: there, reads that differ in a literal differ.
+    for at in 0..3 {
+        unsplit(&stage, "numbers", raw.query(&format!("SELECT t FROM numbers WHERE n > {at}"))).await;
+    }
+    assert!(skipped(&stage, "rule").await >= before + 2);
+    for sql in ["SELECT t FROM others", "/* helios: parallel=2 */ SELECT t FROM numbers"] {
+        let before = ended(&stage, "complete").await;
+        raw.query(sql).await;
+        assert_eq!(ended(&stage, "complete").await, before + 1, "{sql}: {}", why(&stage).await);
+    }
 }

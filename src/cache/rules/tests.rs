@@ -82,3 +82,30 @@ fn a_hint_beats_every_rule() {
     // What is remembered of a statement does not depend on its hint.
     assert_eq!(with("", "slow"), Ok(9));
 }
+
+#[test]
+fn what_is_said_about_splitting_and_about_the_cache_is_said_apart() {
+    let rules = rules(serde_json::json!([
+        {"user": "etl", "parallel": false},
+        {"user": "me", "ttl_secs": 7, "parallel": true},
+        {"statement": "wide", "cache": false, "parallel": false},
+    ]));
+    let may_split = |text: &str, user: &str| {
+        let statement = &Statement::analyse(text.as_bytes());
+        let (text, user) = (text.as_bytes(), user.as_bytes());
+        rules.may_split(&Subject { statement, text, relations: &[], user, application_name: b"" })
+    };
+    assert!(!may_split("SELECT a FROM t", "etl"));
+    assert!(may_split("SELECT a FROM t", "you"));
+    assert!(!may_split("SELECT a FROM wide", "you"));
+    assert!(may_split("SELECT a FROM wide", "me"), "the first that says something");
+    assert!(may_split("/* helios: parallel=2 */ SELECT a FROM t", "etl"), "a hint beats every rule");
+    assert!(!may_split("/* helios: noparallel */ SELECT a FROM t", "me"));
+    assert_eq!(decide(&rules, "SELECT a FROM t", &[], "etl", ""), Ok(300));
+    assert_eq!(
+        decide(&rules, "SELECT a FROM wide", &[], "etl", ""),
+        Err(Bypass::Rule),
+        "whatever the rules before it say"
+    );
+    assert_eq!(decide(&rules, "SELECT a FROM wide", &[], "me", ""), Ok(7));
+}

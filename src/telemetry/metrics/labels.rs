@@ -68,6 +68,8 @@ label! {
         Shape = "shape",
         /// A hint says so.
         Hint = "hint",
+        /// A rule says so.
+        Rule = "rule",
         /// The proxy cannot log in as its user.
         Login = "login",
         /// In a transaction block, or behind requests that are not answered yet.
