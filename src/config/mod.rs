@@ -62,6 +62,8 @@ pub struct Server {
     pub worker_scheduling: Scheduling,
     /// Client connections at once; one more is refused with SQLSTATE 53300.
     pub max_clients: usize,
+    /// The same of one user; 0 for no limit of its own.
+    pub max_clients_per_user: usize,
     /// Seconds a client has from its connection to the end of its authentication.
     pub startup_timeout_secs: u64,
     /// Seconds that a client may do nothing outside a transaction; 0 for any number.
@@ -337,6 +339,7 @@ impl Default for Server {
             worker_threads: 0,
             worker_scheduling: Scheduling::Auto,
             max_clients: 10_000,
+            max_clients_per_user: 0,
             startup_timeout_secs: 60,
             client_idle_timeout_secs: 0,
             idle_in_transaction_timeout_secs: 0,

@@ -112,6 +112,7 @@ impl Rules {
         }
         self.range(&["server.worker_threads"], server.worker_threads, 0..=1024);
         self.range(&["server.max_clients"], server.max_clients, 1..=1_000_000);
+        self.range(&["server.max_clients_per_user"], server.max_clients_per_user, 0..=1_000_000);
         self.range(&["server.startup_timeout_secs"], server.startup_timeout_secs, 1..=YEAR_SECS);
         self.range(&["server.client_idle_timeout_secs"], server.client_idle_timeout_secs, 0..=YEAR_SECS);
         let in_transaction = server.idle_in_transaction_timeout_secs;

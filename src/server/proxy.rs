@@ -22,7 +22,7 @@ use crate::config::{Config, SessionAttributes};
 use crate::guard::CircuitBreaker;
 use crate::parallel::ParallelQueryExecutor;
 use crate::session::auth::UserSource;
-use crate::session::{self, ControlPlane, Gate, Seats, Shared, VisitorSeats, limits};
+use crate::session::{self, ControlPlane, Gate, Seats, Shared, UserSeats, VisitorSeats, limits};
 use crate::statement::Statements;
 use crate::stream::Streams;
 use crate::telemetry::export::Tracer;
@@ -87,6 +87,7 @@ impl Proxy {
             databases: Databases::new(config.cache.version_stripes),
             sessions: Arc::default(),
             seats: Seats::new(config.server.max_clients),
+            user_seats: Arc::new(UserSeats::new(config.server.max_clients_per_user)),
             visitors: VisitorSeats::default(),
             gate: Gate::default(),
             pool,
@@ -147,6 +148,7 @@ impl Sessions for Proxy {
 
     fn reload(&self, config: Arc<Config>) {
         self.shared.seats.set_limit(config.server.max_clients);
+        self.shared.user_seats.set_limit(config.server.max_clients_per_user);
         if let Some(tls) = &self.shared.tls
             && let Err(error) = tls.reload(&config.tls)
         {

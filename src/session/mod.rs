@@ -37,6 +37,7 @@ mod split;
 mod startup;
 mod traced;
 mod traces;
+mod user_seats;
 mod verdict;
 mod visitor;
 mod witness;
@@ -59,6 +60,7 @@ pub use self::control_plane::ControlPlane;
 pub use self::explain::{Explanation, explain};
 pub use self::gate::{Gate, pause, resume};
 pub use self::startup::serve;
+pub use self::user_seats::UserSeats;
 pub use self::verdict::{Terms, Verdict};
 pub use self::visitor::{ADMIN_DATABASE, Visitor, VisitorSeats};
 
@@ -77,6 +79,7 @@ use self::requests::Turn;
 use self::sharing::Sharing;
 use self::span::Span;
 use self::split::Splitting;
+use self::user_seats::UserSeat;
 use self::witness::{Trust, Witness};
 use crate::cache::admission::Admission;
 use crate::cache::flight::Flights;
@@ -120,6 +123,7 @@ pub struct Shared {
     pub databases: Databases,
     pub sessions: Arc<Sessions>,
     pub seats: Seats,
+    pub user_seats: Arc<UserSeats>,
     pub visitors: VisitorSeats,
     pub gate: Gate,
     pub pool: Pool,
@@ -180,6 +184,7 @@ impl Drop for Seat<'_> {
 struct Ready {
     session: Box<Session>,
     registration: Registration,
+    user_seat: UserSeat,
 }
 
 /// Where a session's upstream connections come from.

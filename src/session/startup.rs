@@ -18,6 +18,7 @@ use super::control::Control;
 use super::cycle::Side;
 use super::negotiate::{NegotiateError, negotiate};
 use super::sharing::Sharing;
+use super::user_seats::UserSeat;
 use super::visitor::{self, Visitor, application_name};
 use super::{Ready, Session, SessionState, Shared, Upstream};
 use crate::catalog::{Visit, watch};
@@ -72,7 +73,8 @@ pub async fn serve<D: Future<Output = ()>>(shared: Arc<Shared>, stream: Stream, 
         }
         Ok(Ok(Begun::Session(ready))) => {
             // A task of its own: waking it does not pass through the futures of the start-up.
-            let session = tokio::spawn(ready.session.run(ready.registration));
+            let Ready { session, registration, user_seat: _seat } = *ready;
+            let session = tokio::spawn(session.run(registration));
             if let Err(error) = session.await
                 && error.is_panic()
             {
@@ -140,9 +142,9 @@ async fn begin(shared: &Arc<Shared>, stream: Stream, seated: bool) -> Result<Beg
     // Before its authentication a client must know what it cannot have; in mode relay the upstream says so itself.
     let declined = if relayed { None } else { startup.decline_extensions() };
     let login = Login { shared, startup: &startup, wait };
-    let (stream, entry, account) =
+    let (stream, entry, account, user_seat) =
         if relayed { login.relayed(stream).await? } else { login.own(stream, declined).await? };
-    Ok(Begun::Session(Box::new(welcome(shared, stream, &startup, entry, account).await)))
+    Ok(Begun::Session(Box::new(welcome(shared, stream, &startup, entry, account, user_seat).await)))
 }
 
 struct Login<'a> {
@@ -168,7 +170,7 @@ enum Entry {
 }
 
 /// With how to log in again as this user, if the proxy can.
-type LoggedIn = (Stream, Entry, Option<Arc<Account>>);
+type LoggedIn = (Stream, Entry, Option<Arc<Account>>, UserSeat);
 
 impl Login<'_> {
     /// The upstream authenticates the client itself, on a connection of the client's own.
@@ -187,9 +189,13 @@ impl Login<'_> {
         };
         match relay(&mut stream, upstream).await {
             Ok(connection) => match fitting(self.shared, connection) {
-                Ok(connection) => {
-                    Ok((stream, Entry::Dedicated { connection: Box::new(connection), permit, key: None }, None))
-                }
+                Ok(connection) => match self.seat() {
+                    Ok(seat) => {
+                        let connection = Box::new(connection);
+                        Ok((stream, Entry::Dedicated { connection, permit, key: None }, None, seat))
+                    }
+                    Err(error) => Err(Refusal::Told(stream, error)),
+                },
                 Err(error) => Err(Refusal::Told(stream, error.to_error_response())),
             },
             Err(RelayError::ClientGone) => Err(Refusal::Silent),
@@ -233,6 +239,10 @@ impl Login<'_> {
             Err(AuthError::Gone) => return Err(Refusal::Silent),
             Err(AuthError::Refused(error)) => return Err(Refusal::Told(stream, error)),
         };
+        let seat = match self.seat() {
+            Ok(seat) => seat,
+            Err(error) => return Err(Refusal::Told(stream, error)),
+        };
         let key = self.shared.pool.key(self.startup, &credentials.secret);
         let account = Some(Arc::new(Account {
             key,
@@ -242,7 +252,7 @@ impl Login<'_> {
         }));
         if config.pool.mode != PoolMode::Session && !self.startup.is_replication() {
             let (stream, entry) = self.shared(stream, key, credentials.secret).await?;
-            return Ok((stream, entry, account));
+            return Ok((stream, entry, account, seat));
         }
         while let Some((mut connection, permit, since)) = self.shared.pool.take(&key) {
             let Connection { stream: upstream, buffer, .. } = &mut connection;
@@ -250,7 +260,7 @@ impl Login<'_> {
             // One to a server that connections do not go to any more is closed.
             if alive && self.shared.databases.are_at(&connection.peer.address) {
                 let connection = Box::new(connection);
-                return Ok((stream, Entry::Dedicated { connection, permit, key: Some(key) }, account));
+                return Ok((stream, Entry::Dedicated { connection, permit, key: Some(key) }, account, seat));
             }
         }
         let permit = match self.permit().await {
@@ -266,7 +276,7 @@ impl Login<'_> {
         match guarded(self.shared, connect).await {
             Ok(connection) => {
                 let connection = Box::new(connection);
-                Ok((stream, Entry::Dedicated { connection, permit, key: Some(key) }, account))
+                Ok((stream, Entry::Dedicated { connection, permit, key: Some(key) }, account, seat))
             }
             Err(error) => refuse(stream, &refusal(self.shared, error)).await,
         }
@@ -321,6 +331,11 @@ impl Login<'_> {
         (slot, tenant, pid)
     }
 
+    /// A place among the clients of the user that it has proved to be.
+    fn seat(&self) -> Result<UserSeat, ErrorResponse> {
+        self.shared.user_seats.take(self.startup.user())
+    }
+
     /// A login that nobody tries again failed.
     fn lost(&self, error: &LoginError) {
         let code = error.sqlstate();
@@ -357,6 +372,7 @@ async fn welcome(
     startup: &StartupMessage,
     entry: Entry,
     account: Option<Arc<Account>>,
+    user_seat: UserSeat,
 ) -> Ready {
     let database_name = String::from_utf8_lossy(startup.database()).into_owned();
     let tracking = shared.caching && !startup.is_physical_replication();
@@ -425,7 +441,7 @@ async fn welcome(
         limited: !startup.is_replication(),
     };
     let session = Session::new(shared.clone(), control, visit, stream, client, welcome.upstream, pid, state);
-    Ready { session: Box::new(session), registration }
+    Ready { session: Box::new(session), registration, user_seat }
 }
 
 /// What the client is told, and what its session has.

@@ -37,6 +37,29 @@ async fn one_client_more_than_max_clients_is_refused() {
 }
 
 #[tokio::test]
+async fn one_client_of_a_user_more_than_max_clients_per_user_is_refused() {
+    for mode in ["relay", "trust"] {
+        let options = Options::default().key("server.max_clients_per_user", 2).key("auth.mode", mode);
+        let stage = Stage::with(options.key("auth.auth_query", "")).await;
+        stage
+            .direct()
+            .await
+            .run("DO $$ BEGIN CREATE ROLE of_another LOGIN; EXCEPTION WHEN duplicate_object THEN END $$")
+            .await;
+        let clients = [stage.client().await, stage.client().await];
+        let (code, message) = refusal(&stage).await;
+        assert_eq!(code.as_deref(), Some("53300"), "{mode}: {message:?}");
+        assert_eq!(message.as_deref(), Some("too many connections for role \"postgres\""));
+        let other = stage.client_as("of_another").await;
+        for client in clients.iter().chain([&other]) {
+            assert_eq!(client.one("SELECT 1").await, "1", "others are not concerned");
+        }
+        drop(clients);
+        assert_eq!(connects(&stage).await.one("SELECT 1").await, "1");
+    }
+}
+
+#[tokio::test]
 async fn one_upstream_connection_too_many_is_refused_after_a_bounded_wait() {
     let options = Options::default().key("pool.mode", "session");
     let options = options.key("pool.max_upstream_connections", 2).key("pool.wait_timeout_secs", 1);
