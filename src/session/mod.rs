@@ -5,6 +5,7 @@
 
 pub mod activity;
 pub mod auth;
+mod batch;
 mod block;
 mod connecting;
 mod context;
