@@ -47,6 +47,9 @@ async fn a_lost_write_is_settled_while_an_old_query_runs() {
     writer.send_batch(Batch::new().query("UPDATE t SET v = 2")).await;
     direct.until_blocked("UPDATE%").await;
     drop(writer);
+    // Otherwise its answer may come before its end is noticed, and nothing is lost.
+    let clients = r#"heliosdb_connections{side="client",state="active"}"#;
+    wait_until("only the two others are left", async || stage.proxy.metric(clients).await == 2.0).await;
     blocker.run("COMMIT").await;
     says(&stage, "its writes are settled").await;
 
