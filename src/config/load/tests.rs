@@ -42,11 +42,11 @@ fn the_documented_file_is_the_default_and_names_every_key() {
 
     let example = text.split_once("# [[cache.rules]]").unwrap().1.split_once("\n\n").unwrap().0.replace("\n# ", "\n");
     let config = from_file(&format!("[[cache.rules]]{}", example.replace("\n#\n", "\n"))).unwrap();
-    assert_eq!(config.cache.rules.len(), 2);
+    assert_eq!(config.cache.rules.len(), 3);
     let fields = serde_json::to_value(&config.cache.rules).unwrap();
     let fields: BTreeSet<&String> =
         fields.as_array().unwrap().iter().flat_map(|r| r.as_object().unwrap().keys()).collect();
-    assert_eq!(fields.len(), 6, "every key of a rule: {fields:?}");
+    assert_eq!(fields.len(), 7, "every key of a rule: {fields:?}");
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn cache_rules_come_in_their_order() {
 fn a_wrong_cache_rule_is_named_with_its_line() {
     let wrong = |rule: &str| complaint(&format!("[[cache.rules]]\ncache = false\n[[cache.rules]]\n{rule}"));
     for (rule, expected) in [
-        ("", "config.toml:3: cache.rules[1]: does nothing: it has neither ttl_secs nor cache"),
+        ("", "config.toml:3: cache.rules[1]: does nothing: it has neither ttl_secs nor cache nor parallel"),
         ("user = \"u\"", "config.toml:3: cache.rules[1]: does nothing: it has neither ttl_secs nor cache"),
         ("user = \"u\"\nttl_secs = 0", "config.toml:5: cache.rules[1].ttl_secs: must be from 1 to 31536000, got 0"),
         (
