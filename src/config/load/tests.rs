@@ -242,7 +242,7 @@ fn a_wrong_cache_rule_is_named_with_its_line() {
     let wrong = |rule: &str| complaint(&format!("[[cache.rules]]\ncache = false\n[[cache.rules]]\n{rule}"));
     for (rule, expected) in [
         ("", "config.toml:3: cache.rules[1]: does nothing: it has neither ttl_secs nor cache nor parallel"),
-        ("user = \"u\"", "config.toml:3: cache.rules[1]: does nothing: it has neither ttl_secs nor cache"),
+        ("user = \"u\"", "config.toml:3: cache.rules[1]: does nothing: it has neither ttl_secs nor cache nor parallel"),
         ("user = \"u\"\nttl_secs = 0", "config.toml:5: cache.rules[1].ttl_secs: must be from 1 to 31536000, got 0"),
         (
             "ttl_secs = -1",
