@@ -58,6 +58,7 @@ impl Fingerprint {
     }
 }
 
+/// Looks at the catalogue.
 pub(super) async fn fingerprint(client: &impl GenericClient) -> Result<Fingerprint, Error> {
     let rows = |catalog: &str, filter: &str| {
         format!(

@@ -16,9 +16,6 @@ use crate::wire::startup::{FirstPacket, StartupError, StartupMessage, packet_len
 use crate::wire::stream::Stream;
 use crate::wire::tls::{ClientTlsAcceptor, has_postgresql_alpn, peer_common_name};
 
-/// The first byte of a TLS handshake; no start-up packet is long enough to begin with it.
-const TLS_HANDSHAKE: u8 = 0x16;
-
 /// How a request that was answered would be named as a protocol version, if it is made twice.
 const REQUEST_VERSION: u32 = 1234;
 const SSL_MINOR: u32 = 5679;
@@ -44,7 +41,8 @@ pub async fn negotiate(
 ) -> Result<(Stream, FirstPacket), NegotiateError> {
     // Once, so that a reload on the way cannot mix two modes.
     let mode = tls.map_or(TlsMode::Disable, ClientTlsAcceptor::mode);
-    if begins_with_handshake(&stream).await? {
+    // No start-up packet is long enough to begin like a handshake.
+    if stream.begins_with_tls().await? {
         stream = accept_direct(stream, tls).await?;
     }
     let (mut ssl_asked, mut gssenc_asked) = (false, false);
@@ -82,13 +80,6 @@ pub async fn negotiate(
             }
         }
     }
-}
-
-/// Looks at the first byte, and leaves it where it is. Clients do not encrypt Unix sockets.
-async fn begins_with_handshake(stream: &Stream) -> io::Result<bool> {
-    let Stream::Tcp(tcp) = stream else { return Ok(false) };
-    let mut first = [0];
-    Ok(tcp.peek(&mut first).await? == 1 && first[0] == TLS_HANDSHAKE)
 }
 
 /// TLS without an SSLRequest. ALPN is what keeps a client of another protocol from talking to us by mistake, so a client

@@ -32,8 +32,6 @@ pub const PROTOCOL: &str = "heliosproxy";
 /// In front of an Authorization header, in base64url, that comes as another subprotocol: browsers let pages set no headers.
 pub const AUTHORIZATION_PROTOCOL: &str = "authorization.";
 
-/// The first byte of a TLS handshake; no HTTP request begins with it.
-const TLS_HANDSHAKE: u8 = 0x16;
 /// The longest request.
 const MAX_REQUEST: usize = 16 * 1024;
 /// The longest message that a client may send.
@@ -76,7 +74,8 @@ impl Refusal {
 
 /// Lets somebody in; `None` if he has been told why not. The caller bounds the time.
 pub async fn accept(streams: &Arc<Streams>, stream: Stream) -> io::Result<Option<Guest>> {
-    let stream = match (&streams.tls, begins_with_handshake(&stream).await?) {
+    // No HTTP request begins like a handshake.
+    let stream = match (&streams.tls, stream.begins_with_tls().await?) {
         (Some(tls), true) => tls.accept(stream).await?,
         _ => stream,
     };
@@ -105,13 +104,6 @@ pub async fn accept(streams: &Arc<Streams>, stream: Stream) -> io::Result<Option
             Ok(None)
         }
     }
-}
-
-/// Looks at the first byte, and leaves it where it is.
-async fn begins_with_handshake(stream: &Stream) -> io::Result<bool> {
-    let Stream::Tcp(tcp) = stream else { return Ok(false) };
-    let mut first = [0];
-    Ok(tcp.peek(&mut first).await? == 1 && first[0] == TLS_HANDSHAKE)
 }
 
 /// Reads a request; what comes behind it stays in `read`.

@@ -167,12 +167,12 @@ impl Backend {
         self.opened.elapsed()
     }
 
-    /// How long ago it was put aside, for one that has just been taken up again.
-    /// When it was put into its slot last.
+    /// When it was put aside last, for one that has just been taken up again.
     pub fn rests_since(&self) -> Instant {
         self.rested
     }
 
+    /// How long ago that was.
     pub fn idle_for(&self) -> Duration {
         self.rested.elapsed()
     }

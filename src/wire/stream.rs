@@ -13,6 +13,9 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
 
+/// The content type of a TLS record that begins a handshake (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
+
 /// One connection, whatever carries it.
 #[derive(Debug)]
 pub enum Stream {
@@ -40,6 +43,14 @@ impl Stream {
     pub fn local(bytes: usize, caller: &Arc<Caller>) -> (Self, Self) {
         let (one, other) = tokio::io::duplex(bytes);
         (Self::Local(one, caller.clone()), Self::Local(other, caller.clone()))
+    }
+
+    /// Whether the other side begins with TLS: looks at the first byte when it comes, and leaves it where it is. Clients do not
+    /// encrypt Unix sockets.
+    pub async fn begins_with_tls(&self) -> io::Result<bool> {
+        let Self::Tcp(tcp) = self else { return Ok(false) };
+        let mut first = [0];
+        Ok(tcp.peek(&mut first).await? == 1 && first[0] == TLS_HANDSHAKE)
     }
 
     pub fn is_tls(&self) -> bool {
