@@ -5,22 +5,14 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 set -euo pipefail
 ROWS=${ROWS:-3000000} ROUNDS=${ROUNDS:-5}
+leave_nothing_behind
 need_postgres
 need_proxy
-work=$(mktemp -d)
-cleanup() { proxies_stop; cluster_stop; rm -rf "$work"; }
-trap cleanup EXIT
-chmod 755 "$work"
-cluster_start "$work" "shared_buffers = 1GB" "fsync = off" "max_wal_size = 4GB" "autovacuum = off"
-"$PGBIN/psql" -qX -h 127.0.0.1 -p "$CLUSTER_PORT" -U postgres <<SQL
-CREATE TABLE big AS SELECT n AS id, n * 7 AS a, n / 3.0::float8 AS f, (n % 1000) / 10.0 AS num, md5(n::text) AS t,
-  timestamptz '2020-01-01' + n * interval '1 second' AS at, n % 2 = 0 AS b, 'row ' || n AS label FROM generate_series(1, $ROWS) n;
-VACUUM (FREEZE, ANALYZE) big;
-SQL
+bench_cluster "$ROWS"
 export HELIOSPROXY_AUTH_MODE=trust HELIOSPROXY_CACHE_MAX_ENTRY_BYTES=1000
-HELIOSPROXY_PARALLEL_ENABLED=false proxy_start "$work/unsplit.log" postgres
+HELIOSPROXY_PARALLEL_ENABLED=false proxy_start "$DIR/unsplit.log" postgres
 unsplit=$PROXY_PORT
-HELIOSPROXY_PARALLEL_ENABLED=true HELIOSPROXY_PARALLEL_MAX_PARALLELISM=2 proxy_start "$work/split.log" postgres
+HELIOSPROXY_PARALLEL_ENABLED=true HELIOSPROXY_PARALLEL_MAX_PARALLELISM=2 proxy_start "$DIR/split.log" postgres
 split=$PROXY_PORT split_http=$PROXY_HTTP
 # Nothing is split while nobody watches the catalogue, and it is watched while somebody is there.
 "$PGBIN/psql" -qX -h 127.0.0.1 -p "$split" -U postgres -c "SELECT pg_sleep(3600)" >/dev/null 2>&1 &
@@ -55,22 +47,22 @@ sql="SELECT * FROM big"
 for port in "$CLUSTER_PORT" "$unsplit" "$split"; do drain "$port" "$sql" >/dev/null; done
 for _ in $(seq "$ROUNDS"); do
   for which in direct:$CLUSTER_PORT unsplit:$unsplit split:$split; do
-    drain "${which#*:}" "$sql" >> "$work/${which%%:*}"
+    drain "${which#*:}" "$sql" >> "$DIR/${which%%:*}"
   done
 done
-echo "$ROWS rows, $(awk 'NR == 1 { print int($2 / 1e6) }' "$work/direct") MB, seconds (median of $ROUNDS):"
+echo "$ROWS rows, $(awk 'NR == 1 { print int($2 / 1e6) }' "$DIR/direct") MB, seconds (median of $ROUNDS):"
 for which in direct unsplit split; do
-  echo "  $which: $(awk '{ print $1 }' "$work/$which" | median)   (each: $(awk '{ printf "%s ", $1 }' "$work/$which"))"
+  echo "  $which: $(awk '{ print $1 }' "$DIR/$which" | median)   (each: $(awk '{ printf "%s ", $1 }' "$DIR/$which"))"
 done
 http_get "$split_http" /metrics | grep -E '^heliosdb_parallel_(query_duration_seconds_count|skipped_total).* [1-9]' || true
 
 # A point read through both proxies, which is never split.
 "$PGBIN/psql" -qX -h 127.0.0.1 -p "$CLUSTER_PORT" -U postgres -c "CREATE UNIQUE INDEX ON big (id)"
-printf '\\set n random(1, %s)\nSELECT t FROM big WHERE id = :n;\n' "$ROWS" > "$work/point.sql"
+printf '\\set n random(1, %s)\nSELECT t FROM big WHERE id = :n;\n' "$ROWS" > "$DIR/point.sql"
 for _ in $(seq "$ROUNDS"); do
   for which in unsplit:$unsplit split:$split; do
-    "$PGBIN/pgbench" -n -M extended -c 4 -T 3 -h 127.0.0.1 -p "${which#*:}" -U postgres -f "$work/point.sql" postgres 2>/dev/null \
-      | awk '/^tps/ { print $3 }' >> "$work/point-${which%%:*}"
+    "$PGBIN/pgbench" -n -M extended -c 4 -T 3 -h 127.0.0.1 -p "${which#*:}" -U postgres -f "$DIR/point.sql" postgres 2>/dev/null \
+      | awk '/^tps/ { print $3 }' >> "$DIR/point-${which%%:*}"
   done
 done
-echo "point reads, tps: parallel off $(median < "$work/point-unsplit"), on $(median < "$work/point-split")"
+echo "point reads, tps: parallel off $(median < "$DIR/point-unsplit"), on $(median < "$DIR/point-split")"

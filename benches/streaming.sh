@@ -5,20 +5,12 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 set -euo pipefail
 ROWS=${ROWS:-5000000} ROUNDS=${ROUNDS:-15}
+leave_nothing_behind
 need_postgres
 need_proxy
-work=$(mktemp -d)
-cleanup() { proxies_stop; cluster_stop; rm -rf "$work"; }
-trap cleanup EXIT
-chmod 755 "$work"
-cluster_start "$work" "shared_buffers = 1GB" "fsync = off" "max_wal_size = 4GB" "autovacuum = off" "max_connections = 300"
-"$PGBIN/psql" -qX -h 127.0.0.1 -p "$CLUSTER_PORT" -U postgres <<SQL
-CREATE TABLE big AS SELECT n AS id, n::int8 * 7 AS a, n / 3.0::float8 AS f, (n % 1000) / 10.0 AS num, md5(n::text) AS t,
-  timestamptz '2020-01-01' + n * interval '1 second' AS at, n % 2 = 0 AS b, 'row ' || n AS label FROM generate_series(1, $ROWS) n;
-VACUUM (FREEZE, ANALYZE) big;
-SQL
+bench_cluster "$ROWS" 'max_connections = 300'
 stream=$(free_port)
-HELIOSPROXY_STREAM_MAX_CONCURRENT_STREAMS=200 HELIOSPROXY_STREAM_LISTEN="127.0.0.1:$stream" HELIOSPROXY_STREAM_HEARTBEAT_INTERVAL_MS=60000 proxy_start "$work/proxy.log" postgres
+HELIOSPROXY_STREAM_MAX_CONCURRENT_STREAMS=200 HELIOSPROXY_STREAM_LISTEN="127.0.0.1:$stream" HELIOSPROXY_STREAM_HEARTBEAT_INTERVAL_MS=60000 proxy_start "$DIR/proxy.log" postgres
 
 python3 - "$CLUSTER_PORT" "$stream" "$PROXY_PID" "$ROUNDS" <<'PY'
 import json, os, selectors, socket, statistics, struct, sys, time

@@ -177,6 +177,19 @@ clean_up() {
   [ -z "$DIR" ] || rm -rf "$DIR"
 }
 
+# bench_cluster ROWS [SETTING...]: a cluster for measurements in $DIR, which clean_up removes, with a table "big" of so many rows.
+bench_cluster() {
+  local rows=$1; shift
+  DIR=$(mktemp -d "${TMPDIR:-/tmp}/heliosproxy-bench-XXXXXX")
+  chmod 755 "$DIR"
+  cluster_start "$DIR" 'shared_buffers = 1GB' 'fsync = off' 'max_wal_size = 4GB' 'autovacuum = off' "$@"
+  psql -qXh 127.0.0.1 -p "$CLUSTER_PORT" -U postgres <<SQL
+CREATE TABLE big AS SELECT n AS id, n::int8 * 7 AS a, n / 3.0::float8 AS f, (n % 1000) / 10.0 AS num, md5(n::text) AS t,
+  timestamptz '2020-01-01' + n * interval '1 second' AS at, n % 2 = 0 AS b, 'row ' || n AS label FROM generate_series(1, $rows) n;
+VACUUM (FREEZE, ANALYZE) big;
+SQL
+}
+
 # need_pgbouncer: installs it if it is missing; BOUNCER is its path.
 need_pgbouncer() {
   BOUNCER=$(PATH=$PATH:/usr/sbin:/usr/local/sbin command -v pgbouncer || true)
