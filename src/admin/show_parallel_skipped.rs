@@ -46,5 +46,7 @@ fn why(reason: Unsplit) -> &'static str {
         Unsplit::Small => "the table has too few rows or bytes, or the plan costs too little",
         Unsplit::Busy => "too few connections, or too little memory, were free",
         Unsplit::Failed => "splitting failed before the first row; they ran unsplit",
+        Unsplit::Aggregate => "an aggregate or a type in them is not put together from parts",
+        Unsplit::Groups => "they have too many groups: putting them together would cost more than it saves",
     }
 }

@@ -22,7 +22,7 @@ pub use config::ParallelConfig;
 pub use executor::{ParallelQueryExecutor, Rows};
 pub use link::{Answers, Link, LinkError, Request};
 pub use order::{Failure, Item};
-pub use plan::{PlannedScan, ScanThresholds};
+pub use plan::{PlannedScan, ScanThresholds, Shape};
 pub use pool::Account;
 pub use scan::{Parameters, ScanQuery, range_types, three};
 pub use settings::{IDENTITY, Replay, SETTINGS, SessionSettings};

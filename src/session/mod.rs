@@ -35,6 +35,7 @@ mod slow;
 mod span;
 mod spare;
 mod split;
+mod split_answer;
 mod startup;
 mod traced;
 mod traces;

@@ -10,7 +10,7 @@ use super::jobs::{BEGIN, LOCKS, NAME, ROLLBACK, STATEMENT, frames, lock, run_all
 use super::lookup::ReadRequest;
 use crate::catalog::analysis::{Analysis, AnalysisKey, Findings};
 use crate::parallel::{
-    IDENTITY, Parameters, PlannedScan, Request, SETTINGS, ScanThresholds, SessionSettings, range_types, three,
+    IDENTITY, Parameters, PlannedScan, Request, SETTINGS, ScanThresholds, SessionSettings, Shape, range_types, three,
 };
 use crate::statement::Statement;
 use crate::telemetry::metrics::Unsplit;
@@ -189,7 +189,7 @@ impl<'a> Answers<'a> {
             .filter(|[oid, ..]| *oid == table.as_bytes())
             .find_map(|[_, rows, bytes]| Some((number(rows)?, number(bytes)?)))
             .ok_or(Unsplit::Relation)?;
-        PlannedScan { whole: plan(7), range: plan(8), rows, bytes: bytes as u64 }.judge(thresholds)
+        PlannedScan { shape: Shape::Rows, whole: plan(7), range: plan(8), rows, bytes: bytes as u64 }.judge(thresholds)
     }
 }
 

@@ -1,33 +1,30 @@
-//! Which reads are split over several connections, and how their rows take the place of the upstream's.
+//! Which reads are split over several connections. How their rows reach the client: [`super::split_answer`].
 //!
 //! **Invariant.** The request stays where it is until the first rows are there, or it is known that there are none: whatever goes
-//! wrong before is unknown to the client, and the request is relayed as it stands. From then on the client gets whole rows, and in
-//! the end either a CommandComplete with their number or an error.
+//! wrong before is unknown to the client, and the request is relayed as it stands.
 
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut, BytesMut};
-use tokio::time::{Sleep, sleep};
+use tokio::time::Sleep;
 
 use super::Session;
 use super::block::Status;
-use super::cycle::{End, Replay};
 use super::jobs::Job;
-use super::lookup::{Basis, Fill, Plan, ReadRequest};
+use super::lookup::{Fill, Plan, ReadRequest};
 use super::scan_probe::ScanProbe;
 use crate::cache::ledger::Page;
 use crate::cache::verdict::Bypass;
 use crate::catalog::Classified;
 use crate::catalog::analysis::Analysis;
 use crate::catalog::scan::ScanVerdict;
-use crate::parallel::{self, Account, Failure, Item, Parameters, Rows, ScanQuery, SessionSettings};
+use crate::parallel::{self, Account, Failure, Parameters, Rows, ScanQuery, SessionSettings};
 use crate::telemetry::export::Trace;
-use crate::telemetry::metrics::{Class as QueryClass, Outcome, Path, Unsplit};
-use crate::wire::error::{ErrorResponse, field, sqlstate};
-use crate::wire::frame::{HEADER_BYTES, backend};
+use crate::telemetry::metrics::Unsplit;
+use crate::wire::error::field;
+use crate::wire::frame::HEADER_BYTES;
 
 /// Questions that one request may be held up by: for the settings, for the plan, and once more if something came in between.
 const QUESTIONS: u8 = 3;
@@ -46,29 +43,29 @@ pub struct Splitting {
     /// A statement, by its shape, about which asking has led to nothing, and until when it is not asked about again.
     unanswered: Option<([u8; 32], u64)>,
     /// Begun for the request at the front of the input, which waits for its first rows.
-    starting: Option<Box<Split>>,
+    pub(super) starting: Option<Box<Split>>,
 }
 
 /// A read that several connections answer.
 pub struct Split {
-    rows: Rows,
-    fill: Option<Box<Fill>>,
+    pub(super) rows: Rows,
+    pub(super) fill: Option<Box<Fill>>,
     /// It has failed before the first row.
-    failure: Option<Failure>,
+    pub(super) failure: Option<Failure>,
     /// Nothing can be taken at the moment; who has something wakes the session.
-    pending: bool,
-    stall: Option<Stall>,
-    started: Instant,
-    analysis: Arc<Analysis>,
-    page: Option<Arc<Page>>,
-    trace: Option<Box<Trace>>,
-    _classified: Classified,
+    pub(super) pending: bool,
+    pub(super) stall: Option<Stall>,
+    pub(super) started: Instant,
+    pub(super) analysis: Arc<Analysis>,
+    pub(super) page: Option<Arc<Page>>,
+    pub(super) trace: Option<Box<Trace>>,
+    pub(super) _classified: Classified,
 }
 
 /// The client has not taken everything, since when the clock runs.
-struct Stall {
-    left: usize,
-    clock: std::pin::Pin<Box<Sleep>>,
+pub(super) struct Stall {
+    pub(super) left: usize,
+    pub(super) clock: std::pin::Pin<Box<Sleep>>,
 }
 
 impl fmt::Debug for Split {
@@ -295,155 +292,5 @@ impl Session {
             degree,
         };
         self.shared.parallel.start(&config.parallel, query)
-    }
-
-    /// The client is answered by a split read, whose first rows are there.
-    pub(super) fn replay_split(&mut self, mut split: Box<Split>, described: bool) {
-        split.trace = self.attempt.trace.take();
-        if let Some(trace) = &mut split.trace {
-            trace.did("upstream");
-        }
-        if let Some(description) = split.rows.description() {
-            if let Some(fill) = &mut split.fill {
-                fill.recording.frame(backend::ROW_DESCRIPTION, description.len());
-                fill.recording.extend(&description);
-            }
-            if described {
-                self.client.output.extend_from_slice(&description);
-            }
-        }
-        self.replay = Some(Replay::Split(split));
-    }
-
-    /// Moves the next rows of a split read to the client's buffer, which is empty.
-    pub(super) fn refill_from_split(&mut self, mut split: Box<Split>, cx: &mut Context<'_>) -> Result<(), End> {
-        split.stall = None;
-        if let Some(failure) = split.failure.take() {
-            return self.fail_split(&mut split, failure);
-        }
-        while self.client.output.len() < self.buffer_bytes {
-            match split.rows.poll_take(cx) {
-                Poll::Pending => {
-                    split.pending = true;
-                    break;
-                }
-                Poll::Ready(Item::Rows(rows)) => {
-                    split.pending = false;
-                    if let Some(fill) = &mut split.fill {
-                        fill.recording.rows(&rows);
-                    }
-                    if self.client.output.is_empty() {
-                        self.client.output = rows;
-                    } else {
-                        self.client.output.extend_from_slice(&rows);
-                    }
-                }
-                Poll::Ready(Item::Complete(rows)) => {
-                    self.complete_split(split, rows);
-                    return Ok(());
-                }
-                Poll::Ready(Item::Failed(failure)) => return self.fail_split(&mut split, failure),
-            }
-        }
-        self.replay = Some(Replay::Split(split));
-        Ok(())
-    }
-
-    fn complete_split(&mut self, mut split: Box<Split>, rows: u64) {
-        let mut complete = BytesMut::new();
-        let tag = format!("SELECT {rows}\0");
-        complete.put_u8(backend::COMMAND_COMPLETE);
-        complete.put_u32(tag.len() as u32 + 4);
-        complete.put_slice(tag.as_bytes());
-        self.client.output.extend_from_slice(&complete);
-        self.put_ready();
-        if let Some(mut fill) = split.fill.take() {
-            fill.recording.frame(backend::COMMAND_COMPLETE, complete.len());
-            fill.recording.extend(&complete);
-            if let Basis::Known { .. } = fill.basis {
-                self.store_known(*fill);
-            }
-        }
-        self.count_split(&mut split, Outcome::Complete);
-    }
-
-    fn fail_split(&mut self, split: &mut Split, failure: Failure) -> Result<(), End> {
-        self.count_split(split, if failure.is_final { Outcome::Cancelled } else { Outcome::Failed });
-        if failure.in_row {
-            tracing::warn!(
-                pid = self.pid(),
-                "a split statement failed in the middle of a row: its client is disconnected"
-            );
-            return Err(End::Client);
-        }
-        self.client.output.extend_from_slice(&failure.frame);
-        self.put_ready();
-        Ok(())
-    }
-
-    fn put_ready(&mut self) {
-        let ready = [backend::READY_FOR_QUERY, 0, 0, 0, 5, self.block.status().byte()];
-        self.client.output.extend_from_slice(&ready);
-    }
-
-    fn count_split(&self, split: &mut Split, outcome: Outcome) {
-        let (metrics, took) = (&self.shared.metrics, split.started.elapsed());
-        metrics.queries(QueryClass::Read).increment(1);
-        self.control.activity.answered();
-        self.control.activity.rests(self.block.status());
-        metrics.query_duration(Path::Parallel).record(took);
-        metrics.parallel_duration(outcome).record(took);
-        if let Some(page) = &split.page {
-            page.ran(took);
-        }
-        if let Some(mut trace) = split.trace.take() {
-            trace.did("merge");
-            self.finish_trace(*trace, Path::Parallel, split.page.as_ref(), outcome != Outcome::Complete);
-        }
-    }
-
-    /// A split read has been begun and is not answered.
-    pub(super) fn is_splitting(&self) -> bool {
-        self.splitting.is_starting() || matches!(self.replay, Some(Replay::Split(_)))
-    }
-
-    /// Ends the split read that runs with this error. False if none does.
-    pub(super) fn end_split(&self, error: &ErrorResponse) -> bool {
-        let replayed = match &self.replay {
-            Some(Replay::Split(split)) => Some(&split.rows),
-            _ => None,
-        };
-        let Some(rows) = replayed.or(self.splitting.starting.as_ref().map(|split| &split.rows)) else { return false };
-        rows.cancel(error);
-        true
-    }
-
-    /// Carries out a cancel request, if a split read is what it is for.
-    pub(super) fn cancel_split(&self) -> bool {
-        let error = ErrorResponse::error(sqlstate::QUERY_CANCELED, "canceling statement due to user request");
-        let cancelled = self.end_split(&error);
-        if cancelled {
-            drop(self.control.take_cancels());
-        }
-        cancelled
-    }
-
-    /// Ends a client that takes nothing of a split read for too long.
-    pub(super) fn watch_stall(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        let left = self.client.output.len();
-        let Some(Replay::Split(split)) = &mut self.replay else { return Ok(()) };
-        if left == 0 {
-            return Ok(());
-        }
-        let limit = Duration::from_secs(self.shared.config.load().parallel.stall_timeout_secs);
-        let stall = split.stall.get_or_insert_with(|| Stall { left, clock: Box::pin(sleep(limit)) });
-        while stall.clock.as_mut().poll(cx).is_ready() {
-            if stall.left == left {
-                let message = format!("terminating connection because it took no rows for {} seconds", limit.as_secs());
-                return Err(End::Told(ErrorResponse::fatal(sqlstate::CONNECTION_FAILURE, message)));
-            }
-            *stall = Stall { left, clock: Box::pin(sleep(limit)) };
-        }
-        Ok(())
     }
 }

@@ -92,6 +92,10 @@ label! {
         Busy = "busy",
         /// It could not be begun; it ran unsplit.
         Failed = "failed",
+        /// An aggregate, or a type, that is not put together from parts.
+        Aggregate = "aggregate",
+        /// It has too many groups: putting them together would cost more than it saves.
+        Groups = "groups",
     }
 }
 
