@@ -299,6 +299,8 @@ pub struct Log {
     pub format: LogFormat,
     /// Statements that the upstream takes at least so long for are logged; 0 for none.
     pub slow_query_ms: u64,
+    /// They are logged as they were sent, with their literals and parameters.
+    pub slow_query_parameters: bool,
 }
 
 /// Where traces go (OpenTelemetry), and of how many statements there are any.
@@ -482,6 +484,6 @@ impl Default for Catalog {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".into(), format: LogFormat::Text, slow_query_ms: 0 }
+        Self { level: "info".into(), format: LogFormat::Text, slow_query_ms: 0, slow_query_parameters: false }
     }
 }

@@ -8,7 +8,6 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::config::LogFormat;
 use crate::telemetry::log;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
@@ -130,7 +129,7 @@ fn start(threads: usize, patience_secs: u64, sources: Sources) -> Running {
     let address = server.listeners.tcp[0];
     let http = server.http.as_ref().unwrap().addresses()[0];
     let (signals, receiver) = mpsc::channel(4);
-    let log_config = crate::config::Log { level: "off".into(), format: LogFormat::Text, slow_query_ms: 0 };
+    let log_config = crate::config::Log { level: "off".into(), ..Default::default() };
     let (_, log) = log::subscriber(&log_config, std::io::sink, false).unwrap();
     let serving = tokio::spawn(async move { server.serve(receiver, &sources, &log).await });
     Running { echo, shared, address, http, signals, serving }

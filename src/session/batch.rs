@@ -122,6 +122,7 @@ impl Session {
                 let mut span = Box::<Span>::default();
                 (span.fill, span.pass) = (fill, self.attempt.pass.take());
                 (span.page, span.trace) = (self.page(statement, text).cloned(), self.trace_of_relayed());
+                span.sent = self.sent(text, Some(batch.bind.0));
                 span.executes = standing.map(|standing| (batch.prepared.clone(), standing));
                 self.take_note(&mut span, judged, Some(statement));
                 self.push(Request::Execute);

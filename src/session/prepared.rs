@@ -57,7 +57,7 @@ pub struct Standing {
 #[derive(Debug, Clone)]
 pub struct Portal {
     pub prepared: Arc<Prepared>,
-    /// The body of its Bind, if what the statement does is told by its parameters.
+    /// The body of its Bind, if what the statement does is told by its parameters, or if they are logged.
     pub bind: Option<Bytes>,
     /// Digest of the settings that it was bound under, which say what its names mean for as long as it lives. `None` if they
     /// were not known.

@@ -83,10 +83,10 @@ impl Session {
             Some((body, bind)) => {
                 self.send_if_unsent(bind.statement);
                 let context = self.context_of_next().copied();
-                let portal = self.prepared.get(bind.statement).map(|prepared| Portal {
-                    prepared: prepared.clone(),
-                    bind: prepared.statement.is_told_by_parameters().then(|| Bytes::copy_from_slice(body)),
-                    context,
+                let logs = self.logs_parameters();
+                let portal = self.prepared.get(bind.statement).map(|prepared| {
+                    let keeps = logs || prepared.statement.is_told_by_parameters();
+                    Portal { prepared: prepared.clone(), bind: keeps.then(|| Bytes::copy_from_slice(body)), context }
                 });
                 self.prepared.bind(Bytes::copy_from_slice(bind.portal), portal);
             }
@@ -118,8 +118,9 @@ impl Session {
         let judged = match &portal {
             Some(Portal { prepared, bind, context }) => {
                 self.wish_for_analyses(&prepared.statement, &prepared.text, &prepared.types);
+                let bind = bind.as_deref().filter(|_| prepared.statement.is_told_by_parameters());
                 // It could be decoded before.
-                let bind = bind.as_deref().and_then(|body| Bind::decode(body).ok());
+                let bind = bind.and_then(|body| Bind::decode(body).ok());
                 self.judge_under(context.as_ref(), &prepared.statement, &prepared.types, bind.as_ref())
             }
             None => {
@@ -139,6 +140,11 @@ impl Session {
         {
             self.begin_trace(&prepared.text);
             span.trace = self.attempt.trace.take();
+        }
+        if let Some(Portal { prepared, bind, .. }) = &portal
+            && span.sent.is_none()
+        {
+            span.sent = self.sent(&prepared.text, bind.as_deref());
         }
         self.take_note(&mut span, judged, portal.as_ref().map(|portal| &portal.prepared.statement));
         self.open = Some(span);

@@ -335,6 +335,7 @@ impl Session {
             false => self.page_of_relayed(&statement, text),
         };
         span.trace = self.trace_of_relayed();
+        span.sent = self.sent(text, None);
         let told = span.trace.as_ref().filter(|trace| trace.is_told() && !statement.parts.is_empty());
         let told = told.map(|trace| *trace.context());
         let taken = self.relay_query(header, judged, Some(&statement), span);

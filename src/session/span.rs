@@ -8,6 +8,7 @@ use super::effects::{Effects, Settings, Transaction};
 use super::jobs::Job;
 use super::lookup::Fill;
 use super::prepared::{Prepared, Standing};
+use super::slow::Sent;
 use super::witness::Asked;
 use crate::cache::admission::Pass;
 use crate::cache::ledger::Page;
@@ -37,6 +38,8 @@ pub struct Span {
     /// Where the time that it takes is added.
     pub page: Option<Arc<Page>>,
     pub trace: Option<Box<Trace>>,
+    /// What the client has sent, if that is logged.
+    pub sent: Option<Box<Sent>>,
     /// The read that is being recorded.
     pub fill: Option<Box<Fill>>,
     /// The right of a miss to be on its way, if that is limited.
@@ -78,6 +81,7 @@ impl Default for Span {
             failed: false,
             page: None,
             trace: None,
+            sent: None,
             fill: None,
             pass: None,
             executes: None,

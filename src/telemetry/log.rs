@@ -89,7 +89,7 @@ mod tests {
     fn set_up(level: &str, format: LogFormat) -> (Sink, LogHandle, tracing::subscriber::DefaultGuard) {
         let sink = Sink::default();
         let writer = sink.clone();
-        let config = Log { level: level.into(), format, slow_query_ms: 0 };
+        let config = Log { level: level.into(), format, ..Log::default() };
         let (subscriber, handle) = subscriber(&config, move || writer.clone(), false).unwrap();
         (sink, handle, tracing::subscriber::set_default(subscriber))
     }
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_level_that_is_none_is_an_error() {
-        let config = Log { level: "heliosproxy=loud".into(), format: LogFormat::Text, slow_query_ms: 0 };
+        let config = Log { level: "heliosproxy=loud".into(), ..Log::default() };
         assert!(matches!(subscriber(&config, io::sink, false), Err(LogError::Level(_))));
     }
 }
