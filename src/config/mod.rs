@@ -309,6 +309,8 @@ pub struct Log {
 pub struct Tracing {
     /// URL of an OTLP receiver for HTTP and protobuf, for example `http://127.0.0.1:4318`; empty for no traces.
     pub endpoint: String,
+    /// CA certificates that an `https` endpoint is checked against, PEM; empty for the system's.
+    pub ca_file: String,
     /// The name under which the proxy appears.
     pub service_name: String,
     /// The part of the statements without a trace context of their own that begin a trace, 0 to 1.
@@ -319,8 +321,8 @@ pub struct Tracing {
 
 impl Default for Tracing {
     fn default() -> Self {
-        let (endpoint, service_name) = (String::new(), "heliosproxy".into());
-        Self { endpoint, service_name, sample_ratio: 1.0, propagate: false }
+        let (endpoint, ca_file, service_name) = (String::new(), String::new(), "heliosproxy".into());
+        Self { endpoint, ca_file, service_name, sample_ratio: 1.0, propagate: false }
     }
 }
 

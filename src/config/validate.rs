@@ -357,9 +357,13 @@ impl Rules {
     }
 
     fn tracing(&mut self, tracing: &Tracing) {
-        if !tracing.endpoint.is_empty() && !tracing.endpoint.starts_with("http://") {
-            let message = format!("expected http://host:port, got {:?}", tracing.endpoint);
+        let is_https = tracing.endpoint.starts_with("https://");
+        if !tracing.endpoint.is_empty() && !is_https && !tracing.endpoint.starts_with("http://") {
+            let message = format!("expected http://host:port or https://host:port, got {:?}", tracing.endpoint);
             self.broken(&["tracing.endpoint"], message);
+        }
+        if is_https && !tracing.ca_file.is_empty() {
+            self.needed_file(&["tracing.ca_file"], &tracing.ca_file, "");
         }
         self.range(&["tracing.sample_ratio"], tracing.sample_ratio, 0.0..=1.0);
     }

@@ -34,6 +34,7 @@ const NEEDS_RESTART: &[&str] = &[
     "stream.listen",
     "stream.max_concurrent_streams",
     "tls.mode",
+    "tracing.ca_file",
     "tracing.endpoint",
     "tracing.propagate",
     "tracing.sample_ratio",
@@ -119,6 +120,7 @@ mod tests {
         other.stream.listen = "x".into();
         other.stream.max_concurrent_streams = 7;
         other.tls.mode = TlsMode::Require;
+        other.tracing.ca_file = "x".into();
         other.tracing.endpoint = "x".into();
         other.tracing.propagate = true;
         other.tracing.sample_ratio = 0.5;

@@ -4,6 +4,8 @@
 //! trace context belongs to it and is recorded if it says so; of the others the configured part is. What is not finished is not
 //! exported.
 
+mod client;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -12,14 +14,15 @@ use std::time::{Duration, SystemTime};
 
 use opentelemetry::trace::{SpanContext as OtelContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanEvents, SpanLinks, SpanProcessor,
 };
 use tokio::runtime::Handle;
+
+pub use client::TracerError;
 
 use super::trace::SpanContext;
 use crate::config;
@@ -57,7 +60,7 @@ struct Part {
 #[derive(Debug)]
 struct OnRuntime {
     runtime: Handle,
-    client: HyperClient,
+    client: Arc<dyn HttpClient>,
 }
 
 impl HttpClient for OnRuntime {
@@ -77,11 +80,11 @@ impl HttpClient for OnRuntime {
 
 impl Tracer {
     /// `None` if no traces are wanted. What is sent goes through `runtime`.
-    pub fn new(config: &config::Tracing, runtime: Handle) -> Result<Option<Arc<Self>>, ExporterBuildError> {
+    pub fn new(config: &config::Tracing, runtime: Handle) -> Result<Option<Arc<Self>>, TracerError> {
         if config.endpoint.is_empty() {
             return Ok(None);
         }
-        let client = OnRuntime { runtime, client: HyperClient::with_default_connector(LIMIT, None) };
+        let client = OnRuntime { runtime, client: client::new(config, LIMIT)? };
         let exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(client)

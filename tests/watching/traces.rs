@@ -9,7 +9,12 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use prost::Message;
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
+use crate::harness::certificates::{Files, issue};
 use crate::harness::{Options, Stage, port, wait_until};
 
 /// Keeps every span that it is sent.
@@ -24,11 +29,33 @@ impl Receiver {
     async fn start(&self) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let receiver = self.clone();
-        let take = move |body: Bytes| async move { receiver.take(&body) };
-        let router = axum::Router::new().route("/v1/traces", post(take));
+        let router = self.router();
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         format!("http://{address}")
+    }
+
+    /// The same behind this certificate, which is for `localhost`.
+    async fn start_with_tls(&self, files: &Files) -> String {
+        let chain = CertificateDer::pem_file_iter(&files.certificate).unwrap().map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let tcp = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("https://localhost:{}", tcp.local_addr().unwrap().port());
+        let listener = Tls { tcp, acceptor: Arc::new(config).into() };
+        let router = self.router();
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        endpoint
+    }
+
+    fn router(&self) -> axum::Router {
+        let receiver = self.clone();
+        let take = move |body: Bytes| async move { receiver.take(&body) };
+        axum::Router::new().route("/v1/traces", post(take))
     }
 
     fn take(&self, body: &[u8]) {
@@ -63,6 +90,30 @@ impl Receiver {
         wait_until(&what, async || self.statement(trace).is_some_and(|(_, children)| children.is_superset(&wanted)))
             .await;
         self.statement(trace).unwrap().0
+    }
+}
+
+struct Tls {
+    tcp: tokio::net::TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl axum::serve::Listener for Tls {
+    type Io = TlsStream<tokio::net::TcpStream>;
+    type Addr = std::net::SocketAddr;
+
+    /// Whoever does not like the certificate is not here.
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = self.tcp.accept().await.unwrap();
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.tcp.local_addr()
     }
 }
 
@@ -189,4 +240,30 @@ async fn nobody_waits_for_a_receiver_that_is_not_there() {
     }
     stage.proxy.signal("TERM");
     assert_eq!(stage.proxy.ended().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_receiver_may_be_behind_tls_if_its_certificate_is_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, elsewhere) = (issue(dir.path(), "receiver", "localhost"), tempfile::tempdir().unwrap());
+    let receiver = Receiver::default();
+    let endpoint = receiver.start_with_tls(&files).await;
+    let options = |authority: &std::path::Path| {
+        Options::default().key("tracing.endpoint", &endpoint).key("tracing.ca_file", authority.display())
+    };
+    let trusting = Stage::with(options(&files.authority)).await;
+    trusting.client().await.run(&within(8, "SELECT 8")).await;
+    wait_until("its trace", async || receiver.statement(8).is_some()).await;
+
+    // Signed by somebody else: nothing is sent. What is on its way when a proxy ends is sent first.
+    let key = rcgen::KeyPair::generate().unwrap();
+    let stranger = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap();
+    std::fs::write(elsewhere.path().join("stranger.crt"), stranger.pem()).unwrap();
+    let mut wary = Stage::with(options(&elsewhere.path().join("stranger.crt"))).await;
+    wary.client().await.run(&within(9, "SELECT 9")).await;
+    wary.proxy.signal("TERM");
+    assert_eq!(wary.proxy.ended().await, Some(0));
+    trusting.client().await.run(&within(10, "SELECT 10")).await;
+    wait_until("a later trace", async || receiver.statement(10).is_some()).await;
+    assert!(receiver.statement(9).is_none());
 }

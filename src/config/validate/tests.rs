@@ -159,3 +159,14 @@ fn streams_have_bounds() {
     assert_eq!(broken_by(|config| config.stream.buffer_size = 999), ["stream.buffer_size"]);
     assert_eq!(broken_by(|config| config.stream.heartbeat_interval_ms = 0), ["stream.heartbeat_interval_ms"]);
 }
+
+#[test]
+fn traces_go_to_a_url_and_its_authority_can_be_read() {
+    assert_eq!(broken_by(|config| config.tracing.endpoint = "127.0.0.1:4318".into()), ["tracing.endpoint"]);
+    assert_eq!(broken_by(|config| config.tracing.sample_ratio = 1.5), ["tracing.sample_ratio"]);
+    let nowhere = |endpoint: &str| {
+        broken_by(|config| (config.tracing.endpoint, config.tracing.ca_file) = (endpoint.into(), "/nowhere".into()))
+    };
+    assert_eq!(nowhere("https://localhost"), ["tracing.ca_file"]);
+    assert!(nowhere("http://localhost").is_empty());
+}
