@@ -6,6 +6,8 @@
 mod http;
 mod listen;
 mod proxy;
+#[cfg(test)]
+mod reference;
 mod reload;
 mod signals;
 mod workers;
