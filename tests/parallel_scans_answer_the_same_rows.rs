@@ -16,6 +16,7 @@ mod parallel {
     mod endings;
     mod generator;
     mod left_alone;
+    mod partitions;
     mod sessions;
     mod shown;
     mod stage;

@@ -10,6 +10,10 @@ use crate::cache::verdict::{Bypass, RelationName};
 use crate::cache::versions::TableOid;
 use crate::statement::{Class, Part};
 
+/// Tables that a read is split over, children and partitions included. Each connection that works on it locks all of them, however few
+/// of them the statement needs.
+const MOST_TABLES: usize = 256;
+
 /// An analysis holds for a statement's shape, in a session context, in a catalogue epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AnalysisKey {
@@ -34,7 +38,7 @@ pub struct Analysis {
     pub disturbs_session: bool,
     /// It may leave something in its session that its text does not tell.
     pub may_keep: bool,
-    /// The one ordinary table that it names, if there is nothing else that it locks.
+    /// The one table that it names, ordinary or partitioned, if there is nothing else that it locks.
     pub table: Option<TableOid>,
     pub scan: ScanMemo,
 }
@@ -86,7 +90,7 @@ impl Analysis {
             Err(_) => model.names(found.locks.iter().map(|lock| lock.oid)),
         };
         let read = read.map(|tables| ReadPlan::new(database, model, part, found, &tables));
-        let table = model.sole_table(&found.locks);
+        let table = model.sole_table(&found.locks, MOST_TABLES);
         let (scan, may_keep) = (ScanMemo::default(), opaque || model.may_keep(part));
         Self { read, relations, writes, disturbs_session: opaque, may_keep, table, scan }
     }

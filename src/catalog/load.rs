@@ -163,6 +163,7 @@ async fn relations(
             name: Arc::new(RelationName { schema: name(&row, 4)?, name: name(&row, 5)? }),
             kind,
             ordinary: row.try_get::<_, i8>(1)? as u8 == b'r',
+            partitioned: row.try_get::<_, i8>(1)? as u8 == b'p',
             columns: Vec::new(),
             row_security: row.try_get(2)?,
             opaque: row.try_get(3)?,

@@ -76,6 +76,7 @@ pub struct Relation {
     pub(super) kind: RelationKind,
     /// An ordinary table: not partitioned, no view.
     pub(super) ordinary: bool,
+    pub(super) partitioned: bool,
     pub(super) columns: Vec<ColumnModel>,
     pub(super) row_security: bool,
     /// Writing it runs code of the user's: triggers, rules, defaults, checks.
@@ -259,11 +260,14 @@ impl Model {
             && !self.inheriting.contains(&oid)
     }
 
-    /// The table, if these are locks on one ordinary table without children, and on nothing else.
-    pub(super) fn sole_table(&self, locks: &[RelationLock]) -> Option<TableOid> {
+    /// The table, if these are locks on one table and on nothing else, and it has no more than `most` others below it, which are
+    /// tables, too.
+    pub(super) fn sole_table(&self, locks: &[RelationLock], most: usize) -> Option<TableOid> {
         let [RelationLock { oid, writes: false, temporary: false }] = locks else { return None };
-        let ordinary = self.relations.get(oid).is_some_and(|relation| relation.ordinary);
-        (ordinary && !self.children.contains_key(oid)).then_some(*oid)
+        let mut tables = vec![*oid];
+        self.widen(&mut tables, &[&self.children]);
+        let is_table = |oid| self.relations.get(oid).is_some_and(|relation| relation.ordinary || relation.partitioned);
+        (tables.len() <= most && tables.iter().all(is_table)).then_some(*oid)
     }
 
     fn names_operator(&self, operators: &HashSet<Name>, part: &Part) -> bool {

@@ -243,19 +243,19 @@ async fn lead(work: &Arc<Work>) -> Result<(), Unfit> {
     let begun = Arc::new(work.query.lead(leader.link()?, &mut stop).await.map_err(Unfit::Link)?);
     let mut followers = JoinSet::new();
     if work.limits.stealing {
-        let chunks = Arc::new(Chunks::stealing(begun.size, work.chunk_limits(&begun), work.query.degree));
+        let chunks = Arc::new(Chunks::stealing(&begun.size, work.chunk_limits(&begun), work.query.degree));
         work.ordered.begin(begun.description.clone(), chunks.count());
         let grow = grow(work, &begun, &chunks, &mut followers);
         // The first range is read at once, by the connection in hand.
-        tokio::join!(leader.work(&chunks, 0), grow);
+        tokio::join!(leader.work(&begun, &chunks, 0), grow);
     } else {
         let hired = hire_all(work, &begun, &mut stop).await;
-        let chunks = Arc::new(Chunks::in_turn(begun.size, work.chunk_limits(&begun), hired.len() + 1));
+        let chunks = Arc::new(Chunks::in_turn(&begun.size, work.chunk_limits(&begun), hired.len() + 1));
         work.ordered.begin(begun.description.clone(), chunks.count());
         for (number, follower) in hired.into_iter().enumerate() {
-            followers.spawn(follow(follower, chunks.clone(), number + 1));
+            followers.spawn(follow(follower, begun.clone(), chunks.clone(), number + 1));
         }
-        leader.work(&chunks, 0).await;
+        leader.work(&begun, &chunks, 0).await;
     }
     while followers.join_next().await.is_some() {}
     Ok(())
@@ -314,7 +314,7 @@ async fn join(work: Arc<Work>, begun: Arc<Begun>, chunks: Arc<Chunks>, number: u
     let mut stop = work.ordered.stop_signal();
     let hired = hire_follower(&work, &begun, &mut stop).await;
     match hired {
-        Some(follower) => follow(follower, chunks, number).await,
+        Some(follower) => follow(follower, begun, chunks, number).await,
         // There is no use in trying again.
         None => {
             let others = work.working.load(Ordering::Relaxed).saturating_sub(1).max(1);
@@ -325,10 +325,10 @@ async fn join(work: Arc<Work>, begun: Arc<Begun>, chunks: Arc<Chunks>, number: u
     work.working.fetch_sub(1, Ordering::Relaxed);
 }
 
-async fn follow(mut follower: Worker, chunks: Arc<Chunks>, number: usize) {
+async fn follow(mut follower: Worker, begun: Arc<Begun>, chunks: Arc<Chunks>, number: usize) {
     let work = follower.work.clone();
     let mut witness = Witness(&work.ordered, false);
-    follower.work(&chunks, number).await;
+    follower.work(&begun, &chunks, number).await;
     witness.1 = true;
 }
 
@@ -369,8 +369,8 @@ impl Worker {
     }
 
     /// Reads ranges until none is left, or one connection too many works. A failure is the statement's, at once.
-    async fn work(&mut self, chunks: &Chunks, number: usize) {
-        if let Err(error) = self.read_ranges(chunks, number).await {
+    async fn work(&mut self, begun: &Begun, chunks: &Chunks, number: usize) {
+        if let Err(error) = self.read_ranges(begun, chunks, number).await {
             if matches!(error, LinkError::Io(_) | LinkError::Closed) {
                 self.work.executor.lookout.lost(&Loss { last_words: None, owed: true });
             }
@@ -378,7 +378,7 @@ impl Worker {
         }
     }
 
-    async fn read_ranges(&mut self, chunks: &Chunks, number: usize) -> Result<(), LinkError> {
+    async fn read_ranges(&mut self, begun: &Begun, chunks: &Chunks, number: usize) -> Result<(), LinkError> {
         let mut stop = self.work.ordered.stop_signal();
         let Some((link, _)) = &mut self.hired else { return Ok(()) };
         let Work { ordered, query, working, wanted, limits, .. } = &*self.work;
@@ -389,7 +389,7 @@ impl Worker {
             }
             let Some(chunk) = chunks.next(number) else { return Ok(()) };
             let place = Place { ordered, range: chunk };
-            let rows = query.read(link, chunks.blocks(chunk), &mut stop, place).await?;
+            let rows = query.read(link, begun, chunks.blocks(chunk), &mut stop, place).await?;
             ordered.complete(chunk, rows);
         }
     }

@@ -49,6 +49,9 @@ pub enum LinkError {
     Encode(#[from] EncodeError),
     #[error("unexpected answer of the server: {0}")]
     Protocol(&'static str),
+    /// A table was attached to the one that is read, or renamed or moved, in the meantime.
+    #[error("the statement's tables have changed")]
+    Changed,
     /// The server's own words: an ErrorResponse frame.
     #[error("{}", message(.0))]
     Server(Bytes),
@@ -65,10 +68,18 @@ impl LinkError {
         match self {
             Self::Server(frame) => frame,
             error => {
+                let told = match error {
+                    Self::Changed => {
+                        let message = "a table was attached to one that this statement reads";
+                        ErrorResponse::error(sqlstate::SERIALIZATION_FAILURE, message)
+                    }
+                    error => {
+                        let message = "a connection that worked on this statement failed";
+                        ErrorResponse::error(sqlstate::CONNECTION_FAILURE, message).detail(error.to_string())
+                    }
+                };
                 let mut frame = BytesMut::new();
-                ErrorResponse::error(sqlstate::CONNECTION_FAILURE, "a connection that worked on this statement failed")
-                    .detail(error.to_string())
-                    .hint("The statement had been split over several connections. It can be run again.")
+                told.hint("The statement had been split over several connections. It can be run again.")
                     .encode(&mut frame);
                 frame.freeze()
             }
@@ -187,11 +198,18 @@ impl Link {
         }
     }
 
-    /// Sends a request whose answer is the rows of one command, and puts them into their place as they come. Returns how many
-    /// there were.
-    pub(super) async fn rows(&mut self, request: Request, stop: &mut Stop, place: Place<'_>) -> Result<u64, LinkError> {
+    /// Sends a request of two commands. If `check` likes the rows of the first, those of the second are put into their place as they
+    /// come. Returns how many there were.
+    pub(super) async fn rows(
+        &mut self,
+        request: Request,
+        stop: &mut Stop,
+        check: impl FnOnce(&[Bytes]) -> Result<(), LinkError>,
+        place: Place<'_>,
+    ) -> Result<u64, LinkError> {
         self.send(request, stop).await?;
         let (mut rows, mut complete, mut error) = (0, false, None);
+        check(&self.first_command(stop).await?)?;
         loop {
             let (length, begun) = self.run()?;
             rows += begun;
@@ -220,6 +238,28 @@ impl Link {
                 _ => {}
             }
         }
+    }
+
+    /// The rows of the command that is answered first.
+    async fn first_command(&mut self, stop: &mut Stop) -> Result<Vec<Bytes>, LinkError> {
+        let (mut rows, mut kept, mut error) = (Vec::new(), 0, None);
+        while kept <= ANSWER_BYTES {
+            let (tag, frame) = self.frame(stop).await?;
+            match tag {
+                backend::DATA_ROW => {
+                    kept += frame.len();
+                    rows.push(frame.slice(HEADER_BYTES..));
+                }
+                backend::COMMAND_COMPLETE => return Ok(rows),
+                backend::ERROR_RESPONSE => error = error.or(Some(frame)),
+                backend::READY_FOR_QUERY => {
+                    self.owes = false;
+                    return Err(error.map_or(LinkError::Protocol("no answer"), LinkError::Server));
+                }
+                _ => {}
+            }
+        }
+        Err(LinkError::Protocol("it is too long"))
     }
 
     /// How many bytes at the front of the input are rows that can be passed on, and how many of these begin there.

@@ -22,6 +22,16 @@ struct Node {
     rows: f64,
 }
 
+/// A plan that reads one table.
+#[derive(Debug)]
+struct Tree {
+    /// What is done with its rows, from the top down.
+    above: Vec<Node>,
+    /// What they come from: a scan, or several of them one after the other, of a table's partitions.
+    source: Node,
+    scans: Vec<Node>,
+}
+
 /// What was found out about a statement.
 #[derive(Debug, Clone, Copy)]
 pub struct PlannedScan<'a> {
@@ -29,7 +39,7 @@ pub struct PlannedScan<'a> {
     /// The plan of the statement itself, and for a range of blocks.
     pub whole: &'a [u8],
     pub range: &'a [u8],
-    /// Rows in the table as far as the planner knows, and its bytes, TOAST included.
+    /// Rows in the table as far as the planner knows, and its bytes, TOAST included; of those of its partitions that are read.
     pub rows: f64,
     pub bytes: u64,
 }
@@ -50,38 +60,43 @@ impl From<&ParallelConfig> for ScanThresholds {
 
 /// Partial groups are worth their way only if there are at least so many rows in each.
 const ROWS_PER_GROUP: f64 = 20.0;
+/// Scans of small partitions that a range may take whole, in parts of what the statement costs: each range takes them again.
+const WHOLE_PARTITIONS: f64 = 0.02;
 
 impl Shape {
-    /// Whether the plan of a statement is one that this shape splits: `leaf` at its end, and above it nothing but what the shape
-    /// makes up for.
-    fn is_plan(self, nodes: &[Node], leaf: &str) -> bool {
-        let Some((last, above)) = nodes.split_last() else { return false };
+    /// Whether nothing is done with a table's rows but what this shape makes up for.
+    fn is_plan(self, above: &[Node]) -> bool {
         let is_made_up_for = |node: &Node| match self {
             Self::Rows => false,
             Self::Groups => ["Aggregate", "Group", "Unique", "Sort", "Limit", "Result"].contains(&node.kind.as_str()),
         };
-        last.kind == leaf && above.iter().all(is_made_up_for)
+        above.iter().all(is_made_up_for)
     }
 }
 
 impl PlannedScan<'_> {
     /// Whether to split it.
     ///
-    /// A plan that is nothing but a sequential scan does nothing but read, filter and compute columns: no aggregate, no order, no
+    /// A plan that is nothing but sequential scans does nothing but read, filter and compute columns: no aggregate, no order, no
     /// limit, no function of sets, no second query is left in it, whatever the text looks like. And a range of blocks must be read
     /// as such: where it is not, each range would take a scan of the whole table.
     pub fn judge(&self, thresholds: ScanThresholds) -> Result<(), Unsplit> {
-        let whole = chain(self.whole).filter(|nodes| self.shape.is_plan(nodes, "Seq Scan")).ok_or(Unsplit::Plan)?;
-        if chain(self.range).is_none_or(|nodes| !self.shape.is_plan(&nodes, "Tid Range Scan")) {
+        let read = |plan| Tree::read(plan).filter(|tree| self.shape.is_plan(&tree.above)).ok_or(Unsplit::Plan);
+        let (whole, range) = (read(self.whole)?, read(self.range)?);
+        let (top, scan) = (whole.above.first().unwrap_or(&whole.source), &whole.source);
+        let (ranges, others): (Vec<_>, Vec<_>) = range.scans.iter().partition(|scan| scan.kind == "Tid Range Scan");
+        let again: f64 = others.iter().map(|scan| scan.cost).sum();
+        let is_scan = |scan: &Node| scan.kind == "Seq Scan";
+        let is_read_so = whole.scans.iter().all(is_scan) && others.into_iter().all(is_scan) && !ranges.is_empty();
+        if !is_read_so || again > top.cost * WHOLE_PARTITIONS {
             return Err(Unsplit::Plan);
         }
-        let (top, scan) = (whole.first().ok_or(Unsplit::Plan)?, whole.last().ok_or(Unsplit::Plan)?);
         // The planner knows better how many rows come out than the table's statistics, if these were never gathered.
         let rows = self.rows.max(scan.rows);
         if rows < thresholds.rows as f64 || top.cost < thresholds.cost || self.bytes < thresholds.bytes {
             return Err(Unsplit::Small);
         }
-        let groups = whole.iter().find(|node| node.kind != "Limit").map_or(0.0, |node| node.rows);
+        let groups = whole.above.iter().find(|node| node.kind != "Limit").map_or(scan.rows, |node| node.rows);
         if self.shape == Shape::Groups && groups > 1.0 && groups * ROWS_PER_GROUP > scan.rows {
             return Err(Unsplit::Groups);
         }
@@ -89,29 +104,61 @@ impl PlannedScan<'_> {
     }
 }
 
-/// The nodes of a plan from the top down; `None` if one of them has several below it, or works otherwise than by itself on what it
-/// gets from there.
-fn chain(json: &[u8]) -> Option<Vec<Node>> {
-    let plans: Value = serde_json::from_slice(json).ok()?;
-    let [only] = plans.as_array()?.as_slice() else { return None };
-    let (mut plan, mut nodes) = (only.get("Plan")?, Vec::new());
-    loop {
-        let is_simple = plan.get("Partial Mode").is_none_or(|mode| mode == "Simple");
-        let is_outer = plan.get("Parent Relationship").is_none_or(|relation| relation == "Outer");
-        if !is_simple || !is_outer || plan.get("Grouping Sets").is_some() {
-            return None;
-        }
+impl Node {
+    fn of(plan: &Value) -> Option<Self> {
         let number = |name: &str| plan.get(name).map_or(Some(0.0), Value::as_f64);
-        nodes.push(Node {
+        Some(Self {
             kind: plan.get("Node Type")?.as_str()?.to_owned(),
             cost: number("Total Cost")?,
             rows: number("Plan Rows")?,
-        });
-        match plan.get("Plans").map(Value::as_array) {
-            None => return Some(nodes),
-            Some(Some(plans)) if plans.len() == 1 => plan = &plans[0],
-            Some(_) => return None,
+        })
+    }
+}
+
+impl Tree {
+    /// `None` if a node but the last has several below it, or works otherwise than by itself on what it gets from there.
+    fn read(json: &[u8]) -> Option<Self> {
+        let plans: Value = serde_json::from_slice(json).ok()?;
+        let [only] = plans.as_array()?.as_slice() else { return None };
+        let (mut plan, mut above) = (only.get("Plan")?, Vec::new());
+        loop {
+            let is_simple = plan.get("Partial Mode").is_none_or(|mode| mode == "Simple");
+            let is_outer = plan.get("Parent Relationship").is_none_or(|relation| relation == "Outer");
+            if !is_simple || !is_outer || plan.get("Grouping Sets").is_some() {
+                return None;
+            }
+            let node = Node::of(plan)?;
+            match below(plan)? {
+                [only] if node.kind != "Append" => plan = only,
+                below if below.is_empty() || node.kind == "Append" => {
+                    let mut scans = Vec::new();
+                    collect_scans(plan, &mut scans)?;
+                    return Some(Self { above, source: node, scans });
+                }
+                _ => return None,
+            }
+            above.push(node);
         }
+    }
+}
+
+/// The plans below one.
+fn below(plan: &Value) -> Option<&[Value]> {
+    plan.get("Plans").map_or(Some(&[]), |plans| plans.as_array().map(Vec::as_slice))
+}
+
+/// Adds the scans that a plan appends to each other, if it is nothing else.
+fn collect_scans(plan: &Value, scans: &mut Vec<Node>) -> Option<()> {
+    match (Node::of(plan)?, below(plan)?) {
+        (node, []) => {
+            scans.push(node);
+            Some(())
+        }
+        (node, parts) if node.kind == "Append" => {
+            let is_member = |part: &Value| part.get("Parent Relationship").is_none_or(|relation| relation == "Member");
+            parts.iter().try_for_each(|part| is_member(part).then(|| collect_scans(part, scans))?)
+        }
+        _ => None,
     }
 }
 
@@ -185,7 +232,8 @@ mod tests {
         for kind in ["Index Scan", "Gather", "Aggregate", "Result", "Limit", "ProjectSet", "Foreign Scan"] {
             assert_eq!(judge(&plan(kind, 2000.0, 5, ""), &range, rows, bytes), Err(Unsplit::Plan), "{kind}");
         }
-        let with_subplan = plan("Seq Scan", 2000.0, 5, r#", "Plans": []"#);
+        let child = r#"{"Node Type": "Result", "Total Cost": 1, "Plan Rows": 1}"#;
+        let with_subplan = plan("Seq Scan", 2000.0, 5, &format!(r#", "Plans": [{child}]"#));
         assert_eq!(judge(&with_subplan, &range, rows, bytes), Err(Unsplit::Plan));
         assert_eq!(judge(&scan, &plan("Seq Scan", 1.0, 1, ""), rows, bytes), Err(Unsplit::Plan));
         assert_eq!(judge("", &range, rows, bytes), Err(Unsplit::Plan));
@@ -193,5 +241,42 @@ mod tests {
         assert_eq!(judge(&scan, &range, 9999.0, bytes), Err(Unsplit::Small));
         assert_eq!(judge(&scan, &range, rows, (64 << 20) - 1), Err(Unsplit::Small));
         assert_eq!(judge(&plan("Seq Scan", 999.0, 5, ""), &range, rows, bytes), Err(Unsplit::Small));
+    }
+
+    fn append(children: &[&str]) -> String {
+        let children: Vec<_> = children
+            .iter()
+            .map(|kind| {
+                format!(
+                    r#"{{"Node Type": "{kind}", "Total Cost": 30, "Plan Rows": 5, "Parent Relationship": "Member"}}"#
+                )
+            })
+            .collect();
+        plan("Append", 2000.0, 5, &format!(r#", "Plans": [{}]"#, children.join(", ")))
+    }
+
+    #[test]
+    fn partitions_are_split_if_all_are_scanned_and_ranges_of_them_are_read_as_such() {
+        let judge = |whole: &[&str], range: &[&str]| judge(&append(whole), &append(range), 1e6, 1 << 30);
+        assert_eq!(judge(&["Seq Scan"; 3], &["Tid Range Scan"; 3]), Ok(()));
+        // Small ones.
+        assert_eq!(judge(&["Seq Scan"; 3], &["Tid Range Scan", "Seq Scan", "Tid Range Scan"]), Ok(()));
+        assert_eq!(judge(&["Seq Scan"; 3], &["Tid Range Scan", "Seq Scan", "Seq Scan"]), Err(Unsplit::Plan));
+        assert_eq!(judge(&["Seq Scan"], &["Seq Scan"]), Err(Unsplit::Plan));
+        assert_eq!(judge(&["Seq Scan", "Index Scan"], &["Tid Range Scan"; 2]), Err(Unsplit::Plan));
+        assert_eq!(judge(&["Seq Scan", "Foreign Scan"], &["Tid Range Scan"; 2]), Err(Unsplit::Plan));
+        assert_eq!(judge(&["Seq Scan"; 2], &["Tid Range Scan", "Index Scan"]), Err(Unsplit::Plan));
+        assert_eq!(judge(&[], &["Tid Range Scan"]), Err(Unsplit::Plan));
+        let nested =
+            append(&["Seq Scan"]).replace("Seq Scan", r#"Append", "Plans": [{"Node Type": "Seq Scan"}], "Alias": "t"#);
+        let range = append(&["Tid Range Scan"]);
+        let nested = PlannedScan {
+            shape: Shape::Rows,
+            whole: nested.as_bytes(),
+            range: range.as_bytes(),
+            rows: 1e6,
+            bytes: 1 << 30,
+        };
+        assert_eq!(nested.judge(THRESHOLDS), Ok(()));
     }
 }

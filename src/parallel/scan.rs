@@ -1,8 +1,9 @@
 //! One statement that is split, and what each connection is asked for.
 //!
-//! **Invariant.** All connections work in one snapshot, on one table: the leader locks the table before its snapshot is taken and
-//! exports it, the followers import it and lock the table too. Each asks the server which relations its own statement has
-//! locked, and goes on only if that is this table and nothing else. A follower never waits for a lock that the leader holds
+//! **Invariant.** All connections work in one snapshot, on one table and what is below it: the leader locks all of that before its
+//! snapshot is taken and exports it, the followers import it and lock the same. Each range of blocks is planned anew, and a child
+//! or a partition can be attached at any time; so with each the server is asked what is locked now and what the statement's name
+//! means, and its rows count only if that is what the leader has found. A follower never waits for a lock that the leader holds
 //! while others wait for it: it gives up instead, and the others do its share.
 
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::wire::message::encode::{self, EncodeError};
 use crate::wire::message::{Bind, Target};
 
 const STATEMENT: &[u8] = b"heliosproxy_range";
-const PORTAL: &[u8] = b"";
+const PORTAL: &[u8] = b"heliosproxy_range";
 const TID_OID: u32 = 27;
 
 const BEGIN: &str = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -30,9 +31,31 @@ const STAY: &str = "SET LOCAL idle_in_transaction_session_timeout = 0";
 /// How long a follower waits for a lock while it plans.
 const FOLLOWER_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = 50";
 
-const LOCKS: &str = "SELECT l.relation FROM pg_catalog.pg_locks l \
-     WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.locktype OPERATOR(pg_catalog.=) 'relation' \
-     AND l.relation OPERATOR(pg_catalog.<>) 'pg_catalog.pg_locks'::pg_catalog.regclass::pg_catalog.oid";
+/// What the transaction has locked so far, but for the view that says so.
+macro_rules! of_locked {
+    ($columns:literal) => {
+        concat!(
+            "SELECT l.relation, ",
+            $columns,
+            " FROM pg_catalog.pg_locks l WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() \
+             AND l.locktype OPERATOR(pg_catalog.=) 'relation' \
+             AND l.relation OPERATOR(pg_catalog.<>) 'pg_catalog.pg_locks'::pg_catalog.regclass::pg_catalog.oid"
+        )
+    };
+}
+
+const SNAPSHOT: &str = "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.current_setting('block_size')";
+
+const SIZES: &str = of_locked!(
+    "pg_catalog.pg_relation_size(l.relation::pg_catalog.regclass), pg_catalog.pg_table_size(l.relation::pg_catalog.regclass)"
+);
+
+/// Whether a relation is what a name means. Without indexes, which are locked by planning. (Asked of a catalogue that is read in the
+/// transaction's snapshot, it would not know of tables that are younger.)
+const LOCKS: &str = concat!(
+    of_locked!("l.relation OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)::pg_catalog.oid"),
+    " AND pg_catalog.pg_index_has_property(l.relation::pg_catalog.regclass, 'clusterable') IS NULL"
+);
 
 /// A read of one table by ranges of its blocks.
 pub struct ScanQuery {
@@ -41,6 +64,8 @@ pub struct ScanQuery {
     pub replay: Arc<Replay>,
     pub table: TableOid,
     pub relation: Arc<RelationName>,
+    /// As the statement names it.
+    pub name: String,
     /// Its last two parameters are the range.
     pub text: Vec<u8>,
     /// As the client has declared them.
@@ -61,6 +86,8 @@ pub struct Parameters {
 /// What the leader has found out.
 pub(super) struct Begun {
     pub snapshot: String,
+    /// The table and all that is below it, in order.
+    tables: Vec<u32>,
     pub size: TableSize,
     pub block_bytes: u64,
     pub description: Bytes,
@@ -86,15 +113,16 @@ impl Parameters {
     }
 
     /// Binds a statement that has these parameters.
-    pub fn bind(&self, request: &mut Request, statement: &[u8]) -> Result<(), EncodeError> {
+    pub fn bind(&self, request: &mut Request, portal: &[u8], statement: &[u8]) -> Result<(), EncodeError> {
         let values: Vec<_> = self.values.iter().map(|value| value.as_deref()).collect();
-        encode::bind(&mut request.0, PORTAL, statement, &self.formats, values.into_iter(), &[])
+        encode::bind(&mut request.0, portal, statement, &self.formats, values.into_iter(), &[])
     }
 
     /// Binds a statement that has these parameters and two more, which are tids.
     pub fn bind_range(
         &self,
         request: &mut Request,
+        portal: &[u8],
         statement: &[u8],
         (from, to): (u32, u32),
         results: &[i16],
@@ -103,7 +131,7 @@ impl Parameters {
         let values: Vec<_> = self.values.iter().map(|value| value.as_deref()).collect();
         let values = values.into_iter().chain(range.iter().map(|tid| Some(tid.as_bytes()))).collect::<Vec<_>>();
         let formats: Vec<i16> = self.formats.iter().copied().chain([0, 0]).collect();
-        encode::bind(&mut request.0, PORTAL, statement, &formats, values.into_iter(), results)
+        encode::bind(&mut request.0, portal, statement, &formats, values.into_iter(), results)
     }
 }
 
@@ -138,23 +166,18 @@ impl ScanQuery {
     /// Locks the table, takes and exports the snapshot, and prepares the statement.
     pub(super) async fn lead(&self, link: &mut Link, stop: &mut Stop) -> Result<Begun, LinkError> {
         let mut request = Request::default();
-        let oid = self.table.0;
         request.run(BEGIN)?;
         request.run(STAY)?;
         // Before anything that takes the snapshot: what TRUNCATE or a rewrite has thrown away would be missing in an older one.
         request.run(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", self.quoted()))?;
-        request.run(&format!(
-            "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_relation_size({oid}::pg_catalog.oid::pg_catalog.regclass), \
-             pg_catalog.pg_table_size({oid}::pg_catalog.oid::pg_catalog.regclass), pg_catalog.current_setting('block_size')"
-        ))?;
+        request.run(SNAPSHOT)?;
+        request.run(SIZES)?;
         self.prepare(&mut request)?;
         let answers = link.ask(request, stop).await?;
-        let [.., sizes, locks, _] = answers.commands.as_slice() else {
-            return Err(LinkError::Protocol("too few answers"));
-        };
-        self.check_locks(locks)?;
-        let begun = sizes.first().and_then(|row| begun(row, &answers));
-        begun.ok_or(LinkError::Protocol("no snapshot or no size"))
+        let begun = begun(&answers).ok_or(LinkError::Protocol("no snapshot or no size"))?;
+        let locks = answers.commands.last().ok_or(LinkError::Protocol("too few answers"))?;
+        self.check_locks(locks, &begun.tables)?;
+        Ok(begun)
     }
 
     /// Imports the snapshot, locks the table and prepares the statement.
@@ -169,24 +192,24 @@ impl ScanQuery {
         // It holds the locks of its plan now.
         request.run(&format!("SET LOCAL lock_timeout = {}", self.settings.milliseconds("lock_timeout")))?;
         let answers = link.ask(request, stop).await?;
-        let [.., locks, _, _] = answers.commands.as_slice() else {
-            return Err(LinkError::Protocol("too few answers"));
-        };
-        self.check_locks(locks)
+        let [.., locks, _] = answers.commands.as_slice() else { return Err(LinkError::Protocol("too few answers")) };
+        self.check_locks(locks, &begun.tables)
     }
 
     /// Reads one range of blocks.
     pub(super) async fn read(
         &self,
         link: &mut Link,
+        begun: &Begun,
         blocks: (u32, u32),
         stop: &mut Stop,
         place: Place<'_>,
     ) -> Result<u64, LinkError> {
         let mut request = Request::default();
-        self.parameters.bind_range(&mut request, STATEMENT, blocks, &self.parameters.results)?;
+        self.bind(&mut request, blocks)?;
+        self.ask_for_locks(&mut request)?;
         encode::execute(&mut request.0, PORTAL, 0)?;
-        link.rows(request, stop, place).await
+        link.rows(request, stop, |locks| self.check_locks(locks, &begun.tables), place).await
     }
 
     /// Ends the transaction and leaves nothing behind.
@@ -199,23 +222,36 @@ impl ScanQuery {
         link.ask(request, &mut never).await.map(drop)
     }
 
-    /// Prepares the statement, asks what it has locked, and runs it for no blocks at all, so that its plan has its locks too.
+    /// Prepares the statement, runs it for no blocks at all, so that its plan has its locks, and asks for these.
     fn prepare(&self, request: &mut Request) -> Result<(), EncodeError> {
         let types = range_types(&self.types, self.parameters.len());
         encode::parse(&mut request.0, STATEMENT, &self.text, &types)?;
-        request.run(LOCKS)?;
-        self.parameters.bind_range(request, STATEMENT, (0, 0), &self.parameters.results)?;
+        self.bind(request, (0, 0))?;
         encode::describe(&mut request.0, Target::Portal, PORTAL)?;
-        encode::execute(&mut request.0, PORTAL, 0)
+        encode::execute(&mut request.0, PORTAL, 0)?;
+        self.ask_for_locks(request)
     }
 
-    fn check_locks(&self, locks: &[Bytes]) -> Result<(), LinkError> {
-        let oid = self.table.0.to_string();
-        let is_it = |row: &Bytes| data_row(row).is_ok_and(|row| row == [Some(oid.as_bytes())]);
-        if locks.is_empty() || !locks.iter().all(is_it) {
-            return Err(LinkError::Protocol("the statement's name means another table by now"));
-        }
-        Ok(())
+    fn bind(&self, request: &mut Request, blocks: (u32, u32)) -> Result<(), EncodeError> {
+        encode::close(&mut request.0, Target::Portal, PORTAL)?;
+        self.parameters.bind_range(request, PORTAL, STATEMENT, blocks, &self.parameters.results)
+    }
+
+    fn ask_for_locks(&self, request: &mut Request) -> Result<(), EncodeError> {
+        request.run_with(LOCKS, &[self.name.as_bytes()])
+    }
+
+    /// The statement's name means its table, and what is locked are `tables`.
+    fn check_locks(&self, locks: &[Bytes], tables: &[u32]) -> Result<(), LinkError> {
+        let locked = |row: &Bytes| match data_row(row).ok()?.as_slice() {
+            [Some(oid), is_meant] => Some((number(oid)?, *is_meant == Some(b"t"))),
+            _ => None,
+        };
+        let locks: Option<Vec<(u32, bool)>> = locks.iter().map(locked).collect();
+        let mut locks = locks.ok_or(LinkError::Protocol("no list of locks"))?;
+        locks.sort_unstable();
+        let is_named = locks.contains(&(self.table.0, true));
+        if is_named && locks.iter().map(|(oid, _)| oid).eq(tables) { Ok(()) } else { Err(LinkError::Changed) }
     }
 
     fn quoted(&self) -> String {
@@ -224,21 +260,31 @@ impl ScanQuery {
     }
 }
 
-fn begun(row: &[u8], answers: &Answers) -> Option<Begun> {
-    let row = data_row(row).ok()?;
-    let [snapshot, own, all, block] = row.as_slice() else { return None };
-    let number = |value: &Option<&[u8]>| std::str::from_utf8((*value)?).ok()?.parse::<u64>().ok();
-    let block_bytes = number(block).filter(|bytes| *bytes > 0)?;
-    let snapshot = std::str::from_utf8((*snapshot)?).ok()?;
+/// From what was asked after the table had been locked.
+fn begun(answers: &Answers) -> Option<Begun> {
+    let [.., snapshot, sizes, _prepared, _locks] = answers.commands.as_slice() else { return None };
+    let snapshot = data_row(snapshot.first()?).ok()?;
+    let [Some(snapshot), Some(block)] = snapshot.as_slice() else { return None };
+    let snapshot = std::str::from_utf8(snapshot).ok()?;
     // It goes between quotes.
     if !snapshot.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return None;
     }
-    let size = TableSize {
-        pages: u32::try_from(number(own)?.div_ceil(block_bytes)).ok()?,
-        all_pages: number(all)?.div_ceil(block_bytes),
-    };
-    Some(Begun { snapshot: snapshot.to_owned(), size, block_bytes, description: answers.descriptions.last()?.clone() })
+    let block_bytes = number::<u64>(block).filter(|bytes| *bytes > 0)?;
+    let (mut tables, mut size) = (Vec::new(), TableSize::default());
+    for row in sizes {
+        let [oid, own, all] = three(row)?;
+        tables.push(number(oid)?);
+        size.files.push(u32::try_from(number::<u64>(own)?.div_ceil(block_bytes)).ok()?);
+        size.all_pages += number::<u64>(all)?.div_ceil(block_bytes);
+    }
+    tables.sort_unstable();
+    let description = answers.descriptions.last()?.clone();
+    Some(Begun { snapshot: snapshot.to_owned(), tables, size, block_bytes, description })
+}
+
+fn number<T: std::str::FromStr>(value: &[u8]) -> Option<T> {
+    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 /// The values of a row of three.

@@ -19,10 +19,12 @@ use crate::wire::message::backend::{data_row, parameter_types};
 use crate::wire::message::encode::{self, EncodeError};
 use crate::wire::message::{Bind, Target};
 
-/// The tables that the transaction has locked so far, with what their statistics and their files say.
+/// The user's tables that the transaction has locked so far and that have files, with what their statistics and these say: the
+/// statement's table, and those of its children and partitions that the planner has not ruled out.
 const SIZES: &str = "SELECT l.relation, c.reltuples, pg_catalog.pg_table_size(l.relation::pg_catalog.regclass) \
      FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.relation \
-     WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.locktype OPERATOR(pg_catalog.=) 'relation'";
+     WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.locktype OPERATOR(pg_catalog.=) 'relation' \
+     AND c.relkind OPERATOR(pg_catalog.=) 'r' AND c.relnamespace OPERATOR(pg_catalog.<>) 'pg_catalog'::pg_catalog.regnamespace";
 
 /// How long a scan that is too small is not looked at again, in milliseconds.
 const SMALL_FOR: u64 = 60_000;
@@ -90,13 +92,13 @@ impl Session {
         encode::close(out, Target::Statement, NAME)?;
         encode::parse(out, NAME, &explain(&probe.text), &probe.types)?;
         let mut request = Request::default();
-        parameters.bind(&mut request, NAME)?;
+        parameters.bind(&mut request, b"", NAME)?;
         out.extend_from_slice(&request.into_messages());
         encode::execute(out, b"", 0)?;
         encode::close(out, Target::Statement, NAME)?;
         encode::parse(out, NAME, &explain(&probe.range), &range_types)?;
         let mut request = Request::default();
-        parameters.bind_range(&mut request, NAME, (0, 1), &[])?;
+        parameters.bind_range(&mut request, b"", NAME, (0, 1), &[])?;
         out.extend_from_slice(&request.into_messages());
         encode::execute(out, b"", 0)?;
         encode::close(out, Target::Statement, NAME)?;
@@ -176,19 +178,22 @@ impl<'a> Answers<'a> {
         if analysis.read.is_err() {
             return Err(Unsplit::Unsafe);
         }
-        let table = analysis.table.ok_or(Unsplit::Relation)?.0.to_string();
+        if analysis.table.is_none() {
+            return Err(Unsplit::Relation);
+        }
         // With the range the result must look the same.
         let [whole, range] = self.descriptions.as_slice() else { return Err(Unsplit::Plan) };
         if whole != range {
             return Err(Unsplit::Plan);
         }
         let plan = |number: usize| self.command(number).first().and_then(|row| only(row)).unwrap_or_default();
-        let sizes = self.command(9).iter().filter_map(|row| three(row));
         let number = |value: &[u8]| std::str::from_utf8(value).ok()?.parse::<f64>().ok();
-        let (rows, bytes) = sizes
-            .filter(|[oid, ..]| *oid == table.as_bytes())
-            .find_map(|[_, rows, bytes]| Some((number(rows)?, number(bytes)?)))
-            .ok_or(Unsplit::Relation)?;
+        let (mut rows, mut bytes) = (0.0, 0.0);
+        for [_, its_rows, its_bytes] in self.command(9).iter().filter_map(|row| three(row)) {
+            // A negative number of rows is an unknown one.
+            rows += number(its_rows).unwrap_or_default().max(0.0);
+            bytes += number(its_bytes).unwrap_or_default();
+        }
         PlannedScan { shape: Shape::Rows, whole: plan(7), range: plan(8), rows, bytes: bytes as u64 }.judge(thresholds)
     }
 }

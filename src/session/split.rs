@@ -286,6 +286,7 @@ impl Session {
             replay,
             table,
             relation,
+            name: scan.name().to_owned(),
             text: scan.chunk(request.text, parameters.len() + 1),
             types: request.types.to_vec(),
             parameters,

@@ -14,7 +14,7 @@ mod clauses;
 mod conjuncts;
 mod constant;
 
-pub(super) use clauses::only_table;
+pub(super) use clauses::{OnlyTable, only_table};
 pub use constant::Constant;
 
 use super::facts::Facts;

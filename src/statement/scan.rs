@@ -7,7 +7,7 @@
 
 use super::facts::Facts;
 use super::lexer::Token;
-use super::predicates::only_table;
+use super::predicates::{OnlyTable, only_table};
 
 /// Words at which the text is something else, or too much, wherever they stand.
 const REFUSED: [&str; 13] = [
@@ -32,6 +32,8 @@ const LATER: [&str; 8] = ["group", "having", "window", "order", "limit", "offset
 pub struct Scan {
     /// What the table's columns can be qualified with, quoted.
     qualifier: String,
+    /// The table's name, quoted, with its schema if that is written.
+    name: String,
     /// Where the first token begins.
     start: usize,
     /// Where WHERE ends, if there is one.
@@ -48,19 +50,19 @@ impl Scan {
             return None;
         }
         let clauses = Clauses::of(rest)?;
-        let qualifier = only_table(clauses.from)?;
-        Some(Self {
-            qualifier: format!("\"{}\"", qualifier.replace('"', "\"\"")),
-            start: first.start,
-            condition: clauses.condition,
-            end: tokens.last()?.end(),
-        })
+        let OnlyTable { qualifier, name } = only_table(clauses.from)?;
+        Some(Self { qualifier, name, start: first.start, condition: clauses.condition, end: tokens.last()?.end() })
+    }
+
+    /// The table's name as the statement has it, quoted.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The statement for the blocks from parameter `$number`, a tid, up to but without the next parameter. `text` is what was
     /// analysed.
     pub fn chunk(&self, text: &[u8], number: usize) -> Vec<u8> {
-        let Self { qualifier, start, condition, end } = self;
+        let Self { qualifier, start, condition, end, .. } = self;
         // Operators by their full names: the session's search_path may lead to others.
         let range = format!(
             "{qualifier}.ctid OPERATOR(pg_catalog.>=) ${number} AND {qualifier}.ctid OPERATOR(pg_catalog.<) ${}",
@@ -77,7 +79,7 @@ impl Scan {
 
     /// Bytes on the heap, about.
     pub(super) fn weight(&self) -> usize {
-        size_of::<Self>() + self.qualifier.len()
+        size_of::<Self>() + self.qualifier.len() + self.name.len()
     }
 }
 
@@ -166,6 +168,19 @@ mod tests {
         ] {
             let expected = (!expected.is_empty()).then(|| format!("{expected}{}", range(qualifier)));
             assert_eq!(chunk(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_name_is_the_tables_and_means_what_is_written() {
+        for (text, expected) in [
+            ("SELECT 1 FROM Tab x", "\"tab\""),
+            ("SELECT 1 FROM ONLY s . \"T\"\"\" * AS x WHERE a", "\"s\".\"T\"\"\""),
+            ("SELECT 1 FROM d.s.t", "\"d\".\"s\".\"t\""),
+        ] {
+            let statement = Statement::analyse(text.as_bytes());
+            let scan = statement.parts[0].scan.as_ref().expect("a scan");
+            assert_eq!(scan.name(), expected, "{text}");
         }
     }
 

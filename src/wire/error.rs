@@ -24,6 +24,7 @@ pub mod sqlstate {
     pub const OBJECT_NOT_IN_STATE: &str = "55000";
     pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
     pub const QUERY_CANCELED: &str = "57014";
+    pub const SERIALIZATION_FAILURE: &str = "40001";
     pub const SYNTAX_ERROR: &str = "42601";
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
     pub const UNABLE_TO_CONNECT: &str = "08001";

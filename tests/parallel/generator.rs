@@ -1,7 +1,7 @@
 //! Tables and queries, drawn by a seed.
 
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 
 pub struct Generator {
@@ -9,6 +9,8 @@ pub struct Generator {
     /// Name and kind of each column that the table has now.
     columns: Vec<(String, Kind)>,
     next_column: usize,
+    /// `t` has children that it does not put rows into.
+    children: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +28,9 @@ pub enum Kind {
     Array,
     Jsonb,
 }
+
+/// What `t` is partitioned by, if it is.
+const KEY: &str = "pk";
 
 const KINDS: [Kind; 12] = [
     Kind::Integer,
@@ -136,20 +141,23 @@ pub struct Query {
 
 impl Generator {
     pub fn new(seed: u64) -> Self {
-        Self { rng: StdRng::seed_from_u64(seed), columns: Vec::new(), next_column: 0 }
+        Self { rng: StdRng::seed_from_u64(seed), columns: Vec::new(), next_column: 0, children: false }
     }
 
     /// Makes the table `t` anew: rows, dead rows, rows that have moved, columns that came and went.
     pub fn table(&mut self) -> String {
         self.columns.clear();
+        self.children = false;
         let count = self.rng.random_range(1..=7);
         let columns: Vec<String> = (0..count).map(|_| self.add_column()).collect();
         let fill = self.rng.random_range(10..=100);
         let kind = ["", "", "UNLOGGED"].choose(&mut self.rng).unwrap();
-        let mut sql = format!(
-            "DROP TABLE IF EXISTS t; CREATE {kind} TABLE t ({}) WITH (fillfactor = {fill});",
-            columns.join(", ")
-        );
+        let mut sql = "DROP TABLE IF EXISTS t CASCADE;".to_owned();
+        if self.rng.random_bool(0.4) {
+            sql += &self.partitions(columns, fill);
+        } else {
+            sql += &format!("CREATE {kind} TABLE t ({}) WITH (fillfactor = {fill});", columns.join(", "));
+        }
         let rows = *[0, 1, 50, 700, 3000, 6000].choose(&mut self.rng).unwrap();
         sql += &self.insert(1, rows);
         for _ in 0..self.rng.random_range(0..4) {
@@ -163,7 +171,7 @@ impl Generator {
                     format!("ALTER TABLE t ADD COLUMN {} DEFAULT NULL;", self.add_column())
                         + &self.insert(rows + 1, 500)
                 }
-                4 if self.columns.len() > 1 => {
+                4 if self.columns.len() > 1 && column != KEY => {
                     self.columns.retain(|(name, _)| *name != column);
                     format!("ALTER TABLE t DROP COLUMN {column};")
                 }
@@ -176,11 +184,68 @@ impl Generator {
         sql
     }
 
+    /// Makes `t` of partitions, or of a parent and its children, whose columns are in another order each.
+    fn partitions(&mut self, mut columns: Vec<String>, fill: u32) -> String {
+        let leaf = |rng: &mut StdRng, columns: &[String], name: &str| {
+            let mut columns = columns.to_vec();
+            columns.push("dropped int".to_owned());
+            columns.shuffle(rng);
+            let columns = columns.join(", ");
+            format!(
+                "CREATE TABLE {name} ({columns}) WITH (fillfactor = {fill}); ALTER TABLE {name} DROP COLUMN dropped;"
+            )
+        };
+        columns.push(format!("{KEY} int"));
+        self.columns.push((KEY.to_owned(), Kind::Integer));
+        let rng = &mut self.rng;
+        if rng.random_bool(0.2) {
+            let leaves: String = ["t1", "t2"].map(|name| leaf(rng, &columns, name)).concat();
+            self.children = true;
+            let own = columns.join(", ");
+            return format!(
+                "CREATE TABLE t ({own}); {leaves} ALTER TABLE t1 INHERIT t; ALTER TABLE t2 INHERIT t;
+                 CREATE TABLE t3 (more int) INHERITS (t2);"
+            );
+        }
+        let (by, bounds): (String, &[&str]) = match rng.random_range(0..3) {
+            0 => (format!("HASH ({KEY})"), &["WITH (modulus 2, remainder 0)", "WITH (modulus 2, remainder 1)"]),
+            1 => (format!("LIST (({KEY} % 3))"), &["IN (0, NULL)", "IN (1)", "DEFAULT"]),
+            _ => (
+                format!("RANGE ({KEY})"),
+                &["FROM (MINVALUE) TO (40)", "FROM (40) TO (900)", "FROM (900) TO (2500)", "DEFAULT"],
+            ),
+        };
+        let mut sql = format!("CREATE TABLE t ({}) PARTITION BY {by};", columns.join(", "));
+        let nested = rng.random_range(0..bounds.len());
+        for (number, bound) in bounds.iter().enumerate() {
+            let name = format!("t{number}");
+            let bound = if *bound == "DEFAULT" { "DEFAULT".to_owned() } else { format!("FOR VALUES {bound}") };
+            if number == nested {
+                let mut shuffled = columns.clone();
+                shuffled.shuffle(rng);
+                sql += &format!("CREATE TABLE {name} ({}) PARTITION BY HASH (({KEY} % 5));", shuffled.join(", "));
+                for remainder in 0..2 {
+                    let below = format!("{name}_{remainder}");
+                    sql += &leaf(rng, &columns, &below);
+                    sql += &format!(
+                        "ALTER TABLE {name} ATTACH PARTITION {below} FOR VALUES WITH (modulus 2, remainder {remainder});"
+                    );
+                }
+            } else {
+                sql += &leaf(rng, &columns, &name);
+            }
+            sql += &format!("ALTER TABLE t ATTACH PARTITION {name} {bound};");
+        }
+        sql
+    }
+
     /// A write of some rows.
     pub fn write(&mut self) -> String {
         let modulus = self.rng.random_range(2..9);
         let (column, _) = self.columns.choose(&mut self.rng).unwrap().clone();
-        match self.rng.random_range(0..4) {
+        match self.rng.random_range(0..5) {
+            // Rows that move to other partitions.
+            4 if self.has_key() => format!("UPDATE t SET {KEY} = {KEY} + {modulus}00 WHERE {KEY} % {modulus} = 1"),
             0 => self.insert(20_000, 100),
             1 => format!("DELETE FROM t WHERE {column}::text LIKE '%{modulus}1%'"),
             2 => format!("UPDATE t SET {column} = {column} WHERE {column}::text LIKE '%{modulus}%'"),
@@ -199,7 +264,10 @@ impl Generator {
         for _ in 0..self.rng.random_range(0..4) {
             let (name, kind) = self.columns.choose(&mut self.rng).unwrap().clone();
             let column = format!("{qualifier}{name}");
-            targets.push(match self.rng.random_range(0..5) {
+            targets.push(match self.rng.random_range(0..7) {
+                5 => format!("{qualifier}tableoid"),
+                // The row as one value: of the parent's type, whatever the partition's is.
+                6 => if qualifier == "x." { "x" } else { "t" }.to_owned(),
                 0 => kind.expression(&column),
                 1 => format!("{column} AS \"an alias\""),
                 2 => "ctid".to_owned(),
@@ -238,6 +306,10 @@ impl Generator {
         query
     }
 
+    fn has_key(&self) -> bool {
+        self.columns.iter().any(|(name, _)| name == KEY)
+    }
+
     fn add_column(&mut self) -> String {
         let kind = *KINDS.choose(&mut self.rng).unwrap();
         let name = format!("c{}", self.next_column);
@@ -251,7 +323,13 @@ impl Generator {
         let values: Vec<&str> = self.columns.iter().map(|(_, kind)| kind.value()).collect();
         let to = from + rows - 1;
         let (names, values) = (names.join(", "), values.join(", "));
-        format!("INSERT INTO t ({names}) SELECT {values} FROM generate_series({from}, {to}) i;")
+        let into = |table: &str, from: i64, to: i64| {
+            format!("INSERT INTO {table} ({names}) SELECT {values} FROM generate_series({from}, {to}) i;")
+        };
+        match self.children {
+            true => ["t", "t1", "t2", "t3"].map(|table| into(table, from, from + (rows - 1) / 4)).concat(),
+            false => into("t", from, to),
+        }
     }
 }
 

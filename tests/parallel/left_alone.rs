@@ -12,6 +12,20 @@ const SETUP: &str = "
     CREATE TABLE parts (n int) PARTITION BY RANGE (n);
     CREATE TABLE part1 PARTITION OF parts FOR VALUES FROM (0) TO (9999);
     INSERT INTO parts SELECT generate_series(1, 5000);
+    CREATE TABLE keyed (n int PRIMARY KEY, m int) PARTITION BY RANGE (n);
+    CREATE TABLE keyed1 PARTITION OF keyed FOR VALUES FROM (0) TO (9999);
+    INSERT INTO keyed SELECT n, n FROM generate_series(1, 5000) n;
+    CREATE TABLE crumbs (n int) PARTITION BY LIST (n);
+    DO $$ BEGIN FOR i IN 1..300 LOOP EXECUTE format('CREATE TABLE crumb%s PARTITION OF crumbs FOR VALUES IN (%s)', i, i); END LOOP; END $$;
+    INSERT INTO crumbs SELECT n % 300 + 1 FROM generate_series(1, 30000) n;
+    CREATE EXTENSION file_fdw; CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
+    CREATE TABLE remote (n int) PARTITION BY RANGE (n);
+    CREATE TABLE remote1 PARTITION OF remote FOR VALUES FROM (0) TO (9999);
+    CREATE FOREIGN TABLE remote2 PARTITION OF remote FOR VALUES FROM (9999) TO (99999) SERVER files OPTIONS (filename '/dev/null');
+    INSERT INTO remote1 SELECT generate_series(1, 5000);
+    CREATE TABLE guarded (n int) PARTITION BY RANGE (n);
+    CREATE TABLE guarded1 PARTITION OF guarded FOR VALUES FROM (0) TO (9999); ALTER TABLE guarded1 ENABLE ROW LEVEL SECURITY;
+    INSERT INTO guarded SELECT generate_series(1, 5000);
     CREATE VIEW seen AS SELECT * FROM numbers;
     CREATE FUNCTION own(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1';
     CREATE FUNCTION many(int) RETURNS SETOF int LANGUAGE sql STABLE AS 'SELECT n FROM numbers WHERE n < $1';
@@ -41,8 +55,11 @@ async fn what_is_no_plain_scan_of_one_table_is_relayed() {
         "SELECT n FROM numbers FOR SHARE",
         "SELECT n FROM numbers TABLESAMPLE system (100)",
         "SELECT n FROM indexed WHERE n = 5",
-        "SELECT n FROM parent",
-        "SELECT n FROM parts",
+        "SELECT n FROM ONLY parts",
+        "SELECT n FROM remote",
+        "SELECT n FROM guarded",
+        "SELECT n FROM keyed WHERE n < 100",
+        "SELECT n FROM crumbs",
         "SELECT n FROM seen",
         "SELECT n FROM many(100) AS many (n)",
         "SELECT own(n) FROM numbers",
@@ -68,7 +85,13 @@ async fn what_is_no_plain_scan_of_one_table_is_relayed() {
         }
     }
     // What is near to it and is split, so that the list above means something.
-    for sql in ["SELECT n FROM indexed WHERE n > 0 AND m = 3", "SELECT n FROM ONLY shadow"] {
+    for sql in [
+        "SELECT n FROM indexed WHERE n > 0 AND m = 3",
+        "SELECT n FROM ONLY shadow",
+        "SELECT n FROM parent",
+        "SELECT n FROM parts",
+        "SELECT n FROM keyed WHERE m < 100",
+    ] {
         let before = stage.proxy.metric("heliosdb_parallel_query_duration_seconds_count").await;
         raw.query(sql).await;
         assert_eq!(stage.proxy.metric("heliosdb_parallel_query_duration_seconds_count").await, before + 1.0, "{sql}");

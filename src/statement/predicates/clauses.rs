@@ -271,10 +271,26 @@ fn table_references(from: &[Token<'_>]) -> Option<Vec<Item>> {
     Some(tables)
 }
 
-/// What the columns are qualified with if FROM is one table and nothing else, and has not renamed them.
-pub fn only_table(from: &[Token<'_>]) -> Option<String> {
+/// The only table of a FROM.
+pub struct OnlyTable {
+    /// What its columns are qualified with, quoted.
+    pub qualifier: String,
+    /// Its name with everything that is written in front of it, quoted.
+    pub name: String,
+}
+
+/// If FROM is one table and nothing else, and has not renamed its columns.
+pub fn only_table(from: &[Token<'_>]) -> Option<OnlyTable> {
     let item = table_reference(from)?;
-    item.reference.qualifier.filter(|_| item.length == from.len())
+    let qualifier = item.reference.qualifier.filter(|_| item.length == from.len())?;
+    let name = from.get(usize::from(from.first()?.is_word("only"))..)?;
+    let (_, length) = relation_name(name)?;
+    let parts = name[..length].iter().step_by(2).map(|part| literal::identifier(part).map(|part| quoted(&part)));
+    Some(OnlyTable { qualifier: quoted(&qualifier), name: parts.collect::<Option<Vec<_>>>()?.join(".") })
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// `[ONLY] [schema.]name [*] [[AS] alias]` at the front. `None` if something else is there.
