@@ -27,6 +27,7 @@ Environment:
 
 Signals:
   SIGTERM, SIGINT  accept nobody any more, let running transactions end, then exit; a second one exits at once
+  SIGUSR2          start the program anew, as it is on the disk now, to take over (server.takeover_dir)
   SIGHUP           read configuration and certificates again; if they are not valid the old ones stay
 
 Exit codes:

@@ -15,6 +15,7 @@
 //! upstream    connections, pools, authentication to the upstream, cancel
 //! guard       retry with backoff, circuit breaker
 //! wire        frames, message codecs, streams, error responses
+//! takeover    other processes of the same proxy: sockets are passed on, clients go on
 //! telemetry   metric names and handles, logs, health
 //! config      the typed config, its file, its defaults, its validation
 //! ```
@@ -30,6 +31,7 @@ pub mod server;
 pub mod session;
 pub mod statement;
 pub mod stream;
+pub mod takeover;
 pub mod telemetry;
 pub mod upstream;
 pub mod wire;

@@ -17,6 +17,7 @@
 //! So whatever changes a row that the read sees, or will see, bumps something that the read depends on.
 
 mod counter;
+mod hold;
 mod table;
 mod writes;
 
@@ -26,6 +27,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use smallvec::SmallVec;
 
 pub use counter::{Counter, CounterRef, Seen, Stripe, Stripes};
+pub use hold::Hold;
 pub use table::{Attribute, Column, Table};
 pub use writes::{Marks, TableWrite, WriteSet};
 

@@ -9,6 +9,7 @@ pub mod analysis;
 mod array;
 pub mod builtin;
 pub mod database;
+pub mod databases;
 pub mod fingerprint;
 mod load;
 pub mod model;
@@ -17,4 +18,5 @@ pub mod scan;
 pub mod value;
 pub mod watch;
 
-pub use database::{Baseline, Classified, Database, Databases, Visit};
+pub use database::{Baseline, Classified, Database};
+pub use databases::{Databases, Visit};

@@ -76,6 +76,10 @@ pub struct Server {
     pub tcp_user_timeout_ms: u64,
     /// Seconds that running transactions get after SIGTERM.
     pub shutdown_timeout_secs: u64,
+    /// Directory in which the processes of this proxy find each other, so that a newer one takes over; empty for none.
+    pub takeover_dir: String,
+    /// Seconds that clients of a process which another one has taken over from may stay; then it ends as after SIGTERM.
+    pub takeover_timeout_secs: u64,
     /// Bytes of one socket buffer of a session; larger messages pass through in pieces.
     pub buffer_bytes: usize,
     /// Longest statement or Bind message that is inspected; a longer one is relayed in pieces and taken to write anything.
@@ -350,6 +354,8 @@ impl Default for Server {
             query_timeout_secs: 0,
             tcp_user_timeout_ms: 0,
             shutdown_timeout_secs: 30,
+            takeover_dir: String::new(),
+            takeover_timeout_secs: 300,
             buffer_bytes: 65_536,
             max_inspect_bytes: 1_048_576,
         }

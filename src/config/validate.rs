@@ -23,6 +23,9 @@ const MOST_USER_TIMEOUT_MS: u64 = i32::MAX as u64;
 /// The longest path that a Unix socket may have (`sun_path` less its NUL).
 const SOCKET_PATH_BYTES: usize = 107;
 
+/// What the name of a process's socket adds to its directory.
+const TAKEOVER_NAME_BYTES: usize = "/0123456789abcdef.process".len();
+
 const ADMIN_KEYS: &[&str] = &["admin.users", "admin.stats_users"];
 
 /// One rule that does not hold.
@@ -120,6 +123,16 @@ impl Rules {
         self.range(&["server.query_timeout_secs"], server.query_timeout_secs, 0..=YEAR_SECS);
         self.range(&["server.tcp_user_timeout_ms"], server.tcp_user_timeout_ms, 0..=MOST_USER_TIMEOUT_MS);
         self.range(&["server.shutdown_timeout_secs"], server.shutdown_timeout_secs, 0..=YEAR_SECS);
+        self.range(&["server.takeover_timeout_secs"], server.takeover_timeout_secs, 0..=YEAR_SECS);
+        if !server.takeover_dir.is_empty() {
+            let dir = Path::new(&server.takeover_dir);
+            if !dir.is_dir() {
+                self.broken(&["server.takeover_dir"], format!("{:?} is not a directory", server.takeover_dir));
+            } else if dir.as_os_str().len() + TAKEOVER_NAME_BYTES > SOCKET_PATH_BYTES {
+                let most = SOCKET_PATH_BYTES - TAKEOVER_NAME_BYTES;
+                self.broken(&["server.takeover_dir"], format!("its path is longer than {most} bytes"));
+            }
+        }
         self.range(&["server.buffer_bytes"], server.buffer_bytes, 4096..=16 << 20);
         self.range(&["server.max_inspect_bytes"], server.max_inspect_bytes, 10_000..=0x3fff_fffe);
     }

@@ -12,10 +12,12 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::Shared;
-use super::listen::{ListenError, bind_tcp};
+use super::listen::ListenError;
+use super::sockets::Listening;
 use crate::telemetry::health::{Health, Status};
 use crate::telemetry::metrics::Metrics;
 
@@ -34,11 +36,14 @@ pub(super) struct Http {
 
 impl Http {
     /// Must be called within a runtime.
-    pub fn start(address: &str, shared: &Shared, stats: Stats) -> Result<Self, ListenError> {
+    pub fn start(sockets: Vec<Listening>, shared: &Shared, stats: Stats) -> Result<Self, ListenError> {
         let router = router(shared, stats);
         let mut serving = JoinSet::new();
         let mut addresses = Vec::new();
-        for listener in bind_tcp(address)? {
+        for socket in sockets {
+            let place = socket.place().map_err(ListenError::bind("HTTP"))?;
+            let Listening::Tcp(listener) = socket else { return Err(ListenError::NotTcp(place.to_string())) };
+            let listener = TcpListener::from_std(listener).map_err(ListenError::bind(&place))?;
             addresses.extend(listener.local_addr());
             let router = router.clone();
             serving.spawn(async move {
@@ -113,6 +118,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::server::listen::bind_tcp;
     use crate::telemetry::metrics::Class;
 
     /// The whole answer to a GET, header and all.
@@ -125,10 +131,14 @@ pub(super) mod tests {
         answer
     }
 
+    fn listening() -> Vec<Listening> {
+        bind_tcp("127.0.0.1:0", |_| None).unwrap().into_iter().map(Listening::Tcp).collect()
+    }
+
     #[tokio::test]
     async fn metrics_are_served() {
         let shared = Shared::new(Config::default());
-        let http = Http::start("127.0.0.1:0", &shared, Arc::new(|| serde_json::json!({"version": "x"}))).unwrap();
+        let http = Http::start(listening(), &shared, Arc::new(|| serde_json::json!({"version": "x"}))).unwrap();
         shared.metrics.queries(Class::Read).increment(7);
         let answer = fetch(http.addresses()[0], "/metrics").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -139,7 +149,7 @@ pub(super) mod tests {
     #[tokio::test]
     async fn ready_follows_health_and_live_does_not() {
         let shared = Shared::new(Config::default());
-        let http = Http::start("127.0.0.1:0", &shared, Arc::new(|| serde_json::json!({"version": "x"}))).unwrap();
+        let http = Http::start(listening(), &shared, Arc::new(|| serde_json::json!({"version": "x"}))).unwrap();
         let address = http.addresses()[0];
         let upstream = shared.health.register("upstream");
         upstream.set(Status::Unhealthy, "connection refused");

@@ -1,11 +1,10 @@
-//! The sockets that clients connect to.
+//! Opening listening sockets, and accepting on them.
 
-mod unix;
+pub(super) mod unix;
 
 use std::fmt::Display;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::Path;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -13,19 +12,15 @@ use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 
-use crate::config;
-use unix::SocketFile;
+use super::sockets::{Listening, Place};
 
 /// Connections that the kernel holds until we accept them; it may hold fewer (`net.core.somaxconn`).
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 /// Silence of a client after which the kernel asks whether it is still there.
 const CLIENT_SILENCE: Duration = Duration::from_secs(60);
 
 /// Pause after the process or the machine has run out of something: the same error would come back at once.
 const EXHAUSTED: Duration = Duration::from_millis(100);
-
-/// The port in the name of the Unix socket when there is no TCP address to take it from.
-const DEFAULT_PORT: u16 = 6432;
 
 #[derive(Debug, Error)]
 pub enum ListenError {
@@ -35,10 +30,14 @@ pub enum ListenError {
     InUse(String),
     #[error("cannot listen on {0}: there is a file that is not a socket")]
     NotASocket(String),
+    #[error("{0} is not a listening TCP or Unix socket")]
+    NotAStream(String),
+    #[error("HTTP needs a TCP socket, and {0} is not one")]
+    NotTcp(String),
 }
 
 impl ListenError {
-    fn bind(address: impl Display) -> impl FnOnce(io::Error) -> Self {
+    pub(super) fn bind(address: impl Display) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Bind { address: address.to_string(), source }
     }
 }
@@ -50,76 +49,60 @@ pub(super) enum Accepted {
     Unix(std::os::unix::net::UnixStream),
 }
 
-/// Open listeners, each with a task that accepts. Dropping them closes them and removes the socket file.
+/// Tasks that accept on listening sockets. Dropping them ends that.
 #[derive(Debug)]
 pub(super) struct Listeners {
     accepting: JoinSet<()>,
     /// With the ports that the system chose for 0.
-    pub tcp: Vec<SocketAddr>,
-    file: Option<SocketFile>,
+    places: Vec<Place>,
 }
 
 impl Listeners {
-    /// Binds everything that `config` names, then accepts. Must be called within a runtime.
+    /// Must be called within a runtime.
     pub fn start(
-        config: &config::Server,
+        sockets: Vec<Listening>,
         on_accept: impl Fn(Accepted) + Clone + Send + 'static,
     ) -> Result<Self, ListenError> {
-        let mut tcp = Vec::new();
-        for address in &config.listen {
-            tcp.extend(bind_tcp(address)?);
+        let (mut accepting, mut places) = (JoinSet::new(), Vec::new());
+        for socket in sockets {
+            let place = socket.place().map_err(ListenError::bind("a socket"))?;
+            let failed = ListenError::bind(&place);
+            match socket {
+                Listening::Tcp(listener) => {
+                    let listener = TcpListener::from_std(listener).map_err(failed)?;
+                    accepting.spawn(accept_tcp(listener, on_accept.clone()));
+                }
+                Listening::Unix(listener) => {
+                    let listener = UnixListener::from_std(listener).map_err(failed)?;
+                    accepting.spawn(accept_unix(listener, on_accept.clone()));
+                }
+            }
+            places.push(place);
         }
-        let mut bound = Vec::new();
-        for listener in &tcp {
-            bound.push(listener.local_addr().map_err(ListenError::bind("TCP"))?);
-        }
-        let mut accepting = JoinSet::new();
-        let mut file = None;
-        if !config.unix_socket_dir.is_empty() {
-            let port = bound.first().map_or(DEFAULT_PORT, SocketAddr::port);
-            let path = Path::new(&config.unix_socket_dir).join(format!(".s.PGSQL.{port}"));
-            // The validation of the configuration lets only octal numbers through; nobody else's is the careful reading.
-            let mode = u32::from_str_radix(&config.unix_socket_mode, 8).unwrap_or(0o700);
-            let (listener, socket_file) = unix::bind(&path, mode, BACKLOG)?;
-            file = Some(socket_file);
-            accepting.spawn(accept_unix(listener, on_accept.clone()));
-        }
-        for listener in tcp {
-            accepting.spawn(accept_tcp(listener, on_accept.clone()));
-        }
-        Ok(Self { accepting, tcp: bound, file })
+        Ok(Self { accepting, places })
     }
 
-    /// Binds one TCP address, then accepts. Must be called within a runtime.
-    pub fn on(address: &str, on_accept: impl Fn(Accepted) + Clone + Send + 'static) -> Result<Self, ListenError> {
-        let (mut accepting, mut tcp) = (JoinSet::new(), Vec::new());
-        for listener in bind_tcp(address)? {
-            tcp.extend(listener.local_addr());
-            accepting.spawn(accept_tcp(listener, on_accept.clone()));
-        }
-        Ok(Self { accepting, tcp, file: None })
+    /// What is listened on.
+    pub fn places(&self) -> &[Place] {
+        &self.places
     }
 
-    /// What is listened on, for people.
-    pub fn addresses(&self) -> Vec<String> {
-        let file = self.file.iter().map(|file| file.path().display().to_string());
-        self.tcp.iter().map(ToString::to_string).chain(file).collect()
-    }
-
-    /// Closes every listener and removes the socket file. When it returns, nobody can connect any more.
+    /// Accepts nobody any more. Whoever was accepted has been passed on.
     pub async fn close(&mut self) {
-        self.file = None;
         self.accepting.shutdown().await;
     }
 }
 
-/// Listens on every address that `host:port` stands for. Must be called within a runtime.
-pub(super) fn bind_tcp(address: &str) -> Result<Vec<TcpListener>, ListenError> {
+/// Listens on every address that `host:port` stands for, and for which `passed` has nothing.
+pub(super) fn bind_tcp(
+    address: &str,
+    mut passed: impl FnMut(SocketAddr) -> Option<std::net::TcpListener>,
+) -> Result<Vec<std::net::TcpListener>, ListenError> {
     let resolved = address.to_socket_addrs().map_err(ListenError::bind(address))?;
     let mut listeners = Vec::new();
     let mut unavailable = None;
     for resolved in resolved {
-        match bind_one(resolved) {
+        match passed(resolved).map_or_else(|| bind_one(resolved), Ok) {
             Ok(listener) => listeners.push(listener),
             // `localhost` often stands for an IPv6 address that the machine does not have.
             Err(error) if is_unavailable(&error) => unavailable = Some(error),
@@ -137,7 +120,7 @@ fn is_unavailable(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
-fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_one(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Connections of an earlier run that the kernel still remembers must not keep us from starting.
     socket.set_reuse_address(true)?;
@@ -148,7 +131,7 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 async fn accept_tcp(listener: TcpListener, on_accept: impl Fn(Accepted)) {
@@ -187,6 +170,3 @@ async fn pause(error: io::Error) {
         tracing::debug!(%error, "a client's connection was lost before it was accepted");
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,30 +1,36 @@
-//! The process around the sessions: listeners, worker threads, HTTP, signals, graceful shutdown, reload.
+//! The process around the sessions: listeners, worker threads, HTTP, signals, graceful shutdown, reload, taking over.
 //!
 //! The main thread accepts, answers HTTP and waits for signals; sessions run on the [`workers`]. What a session does is the
 //! business of whoever implements [`Sessions`].
 
 mod http;
+mod leaving;
 mod listen;
+mod notify;
 mod proxy;
 #[cfg(test)]
 mod reference;
 mod reload;
 mod signals;
+mod sockets;
+mod upgrade;
 mod workers;
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 use crate::admin::{Changed, Order};
 use crate::config::{self, Config, ConfigError, Sources};
+use crate::takeover::{Asked, Door, Elders, Knocked, Role, TakeoverError};
 use crate::telemetry::collector::global_metrics;
 use crate::telemetry::health::{Component, Health, Status};
 use crate::telemetry::log::LogHandle;
@@ -37,10 +43,10 @@ pub use signals::Signal;
 
 use http::Http;
 use listen::Listeners;
+use notify::ServiceManager;
+use sockets::{Inherited, Sockets, places_of_clients};
+use upgrade::Program;
 use workers::Workers;
-
-/// How long sessions have, after they were told to end now, to say so to their clients.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What runs clients' sessions.
 pub trait Sessions: Send + Sync + 'static {
@@ -56,6 +62,21 @@ pub trait Sessions: Send + Sync + 'static {
 
     /// Time is up: every session should tell its client and end at once. Whoever has not in a second is dropped.
     fn end_now(&self);
+
+    /// Another process of the proxy may pass writes: nothing is to be answered from memory.
+    fn hold_back(&self);
+
+    /// There is no such process any more. Of no effect after [`begin_leaving`](Self::begin_leaving).
+    fn go_ahead(&self);
+
+    /// Another process has taken over: as [`hold_back`](Self::hold_back) for good. Sessions go on until their clients leave.
+    fn begin_leaving(&self);
+
+    /// Ends when nothing that sessions have sent to the upstream can have an effect any more. To be asked when none is left.
+    fn settled(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+    /// Carries out a cancel request, if it is for a client of these sessions.
+    fn cancel(self: Arc<Self>, pid: i32, secret: Bytes) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
     /// What `/stats` and the status page show.
     fn stats(&self) -> serde_json::Value;
@@ -77,11 +98,14 @@ pub struct Shared {
     pub config: Arc<Config>,
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
+    /// Older processes of this proxy.
+    pub elders: Arc<Elders>,
 }
 
 impl Shared {
     pub fn new(config: Config) -> Self {
-        Self { config: Arc::new(config), metrics: Arc::default(), health: Arc::default() }
+        let (metrics, health, elders) = Default::default();
+        Self { config: Arc::new(config), metrics, health, elders }
     }
 }
 
@@ -89,6 +113,8 @@ impl Shared {
 pub enum ServerError {
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error("cannot take over: {0}")]
+    TakeOver(#[from] TakeoverError),
     #[error("cannot start: {0}")]
     Start(#[from] io::Error),
     #[error("cannot start: {0}")]
@@ -103,14 +129,23 @@ pub fn run<S: Sessions>(
     log: LogHandle,
     sessions: impl FnOnce(&Shared, mpsc::Sender<Signal>) -> Result<Arc<S>, Box<dyn std::error::Error + Send + Sync>>,
 ) -> Result<(), ServerError> {
+    // These are in the environment, which is looked at and changed while there is one thread only.
+    let manager = ServiceManager::from_environment()?;
+    let mut inherited = Inherited::from_environment(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let metrics = Arc::new(Metrics::on(global_metrics().clone()));
         let shared = Shared { metrics, ..Shared::new(config) };
         // Before anything listens: a signal in between must not kill the process with its socket file left behind.
         let (sender, signals) = signals::receive()?;
-        let sessions = sessions(&shared, sender).map_err(ServerError::Sessions)?;
-        let server = Server::start(shared, sessions)?;
+        let (door, knocked) = knock(&shared).await?;
+        let sessions = sessions(&shared, sender.clone()).map_err(ServerError::Sessions)?;
+        let sockets = take_over(&shared, &*sessions, &mut inherited, knocked).await?;
+        let server = Server::start(shared, sessions, sockets, manager)?;
+        if let Some(door) = door {
+            // Until the runtime ends, and so after everything else: others take this process to be there for as long.
+            tokio::spawn(door.serve(sender, Signal::Asked));
+        }
         server.serve(signals, &sources, &log).await;
         Ok::<(), ServerError>(())
     })?;
@@ -119,72 +154,148 @@ pub fn run<S: Sessions>(
     Ok(())
 }
 
+/// Opens this process's door, and asks the processes that are there what they listen on.
+async fn knock(shared: &Shared) -> Result<(Option<Door>, Knocked), ServerError> {
+    let dir = Path::new(&shared.config.server.takeover_dir);
+    if dir.as_os_str().is_empty() {
+        return Ok((None, Knocked::default()));
+    }
+    let door = Door::open(dir).map_err(|source| TakeoverError::Io { path: dir.into(), source })?;
+    let knocked = shared.elders.knock(dir, door.path()).await?;
+    Ok((Some(door), knocked))
+}
+
+/// Gets everything that can fail ready, then has the older processes leave.
+async fn take_over<S: Sessions>(
+    shared: &Shared,
+    sessions: &S,
+    inherited: &mut Inherited,
+    mut knocked: Knocked,
+) -> Result<Sockets, ServerError> {
+    let theirs = places_of_clients(&knocked.sockets);
+    inherited.add(std::mem::take(&mut knocked.sockets));
+    let mut sockets = Sockets::open(&shared.config, inherited)?;
+    let ours = sockets.places_of_clients();
+    if !theirs.is_empty()
+        && !theirs.iter().any(|place| ours.contains(place))
+        && let Some(stranger) = knocked.first()
+    {
+        return Err(TakeoverError::Stranger(stranger.into()).into());
+    }
+    if shared.elders.are_there() {
+        sessions.hold_back();
+    }
+    knocked.take_over(&shared.elders).await?;
+    sockets.are_ours();
+    Ok(sockets)
+}
+
 /// A proxy that accepts clients.
 struct Server<S> {
     shared: Shared,
     sessions: Arc<S>,
-    listeners: Listeners,
-    stream_listeners: Option<Listeners>,
+    /// Handles of the sockets that are accepted on; `None` when they are another process's.
+    sockets: Option<Sockets>,
+    listeners: Vec<Listeners>,
     workers: Arc<Workers>,
     http: Option<Http>,
     lifecycle: Arc<Component>,
+    manager: ServiceManager,
+    program: Program,
+    /// Another process has taken over.
+    succeeded: bool,
 }
 
 impl<S: Sessions> Server<S> {
     /// Must be called within the main thread's runtime.
-    fn start(shared: Shared, sessions: Arc<S>) -> Result<Self, ServerError> {
+    fn start(shared: Shared, sessions: Arc<S>, sockets: Sockets, manager: ServiceManager) -> Result<Self, ServerError> {
         let config = &shared.config.server;
         let lifecycle = shared.health.register("server");
         let workers = Arc::new(Workers::start(config.worker_threads, config.worker_scheduling)?);
-        let http = match config.http.as_str() {
-            "" => None,
-            address => {
-                let stats = Arc::clone(&sessions);
-                Some(Http::start(address, &shared, Arc::new(move || stats.stats()))?)
-            }
+        let stats = Arc::clone(&sessions);
+        let http = match sockets.of(Role::Http)? {
+            none if none.is_empty() => None,
+            listening => Some(Http::start(listening, &shared, Arc::new(move || stats.stats()))?),
         };
         let (to, with) = (Arc::clone(&workers), Arc::clone(&sessions));
-        let listeners = Listeners::start(config, move |accepted| {
+        let clients = Listeners::start(sockets.of(Role::Clients)?, move |accepted| {
             to.run(accepted, &with, |with, stream, peer| with.session(stream, peer))
         })?;
-        let stream_listeners = match shared.config.stream.listen.as_str() {
-            "" => None,
-            address => {
-                let (to, with) = (Arc::clone(&workers), Arc::clone(&sessions));
-                let run = move |accepted| to.run(accepted, &with, |with, stream, _| with.stream(stream));
-                Some(Listeners::on(address, run)?)
-            }
-        };
+        let (to, with) = (Arc::clone(&workers), Arc::clone(&sessions));
+        let web_sockets = Listeners::start(sockets.of(Role::WebSockets)?, move |accepted| {
+            to.run(accepted, &with, |with, stream, _| with.stream(stream))
+        })?;
         lifecycle.set(Status::Healthy, "accepting clients");
-        for address in listeners.addresses() {
-            tracing::info!(address, "listening for clients");
+        for address in clients.places() {
+            tracing::info!(%address, "listening for clients");
         }
-        for address in stream_listeners.iter().flat_map(Listeners::addresses) {
-            tracing::info!(address, "listening for WebSockets");
+        for address in web_sockets.places() {
+            tracing::info!(%address, "listening for WebSockets");
         }
         for address in http.iter().flat_map(Http::addresses) {
             tracing::info!(%address, "listening for HTTP");
         }
-        tracing::info!(threads = workers.threads(), "ready");
-        Ok(Self { shared, sessions, listeners, stream_listeners, workers, http, lifecycle })
+        tracing::info!(threads = workers.threads(), pid = std::process::id(), "ready");
+        Ok(Self {
+            shared,
+            sessions,
+            sockets: Some(sockets),
+            listeners: vec![clients, web_sockets],
+            workers,
+            http,
+            lifecycle,
+            manager,
+            program: Program::of_this_process()?,
+            succeeded: false,
+        })
     }
 
     /// Obeys signals until one of them ends the proxy.
     async fn serve(mut self, mut signals: mpsc::Receiver<Signal>, sources: &Sources, log: &LogHandle) {
+        self.manager.is_ready();
+        let heart = self.manager.heartbeat();
+        if self.shared.elders.are_there() {
+            tokio::spawn(wait_for_elders(self.shared.clone(), Arc::clone(&self.sessions)));
+        }
         loop {
-            match signals.recv().await {
-                Some(Signal::Reload) => {
-                    // What is wrong has been logged, and nobody else is told.
-                    let _ = self.change(sources.load(), log);
+            let signal = tokio::select! {
+                signal = signals.recv() => signal,
+                () = beat(heart, &self.workers) => {
+                    self.manager.is_alive();
+                    continue;
                 }
-                // Whoever has given the order may be gone.
-                Some(Signal::Order(Order::Reload(reply))) => drop(reply.send(self.change(sources.load(), log))),
-                Some(Signal::Order(Order::Set { key, value, reply })) => {
-                    let new = config::with(&self.shared.config, &key, &value);
-                    drop(reply.send(self.change(new, log)));
-                }
+            };
+            match signal {
                 Some(Signal::Terminate) | None => return self.end(signals).await,
+                Some(Signal::Asked(Asked::Leave(successor))) => {
+                    self.hand_over(successor).await;
+                    return self.let_clients_go(signals, sources, log).await;
+                }
+                Some(other) => self.obey(other, sources, log),
             }
+        }
+    }
+
+    /// Does what is asked, as long as it is not to end.
+    fn obey(&mut self, signal: Signal, sources: &Sources, log: &LogHandle) {
+        match signal {
+            Signal::Reload => {
+                self.manager.is_reloading();
+                // What is wrong has been logged, and nobody else is told.
+                let _ = self.change(sources.load(), log);
+                if !self.succeeded {
+                    self.manager.is_ready();
+                }
+            }
+            // Whoever has given the order may be gone.
+            Signal::Order(Order::Reload(reply)) => drop(reply.send(self.change(sources.load(), log))),
+            Signal::Order(Order::Set { key, value, reply }) => {
+                let new = config::with(&self.shared.config, &key, &value);
+                drop(reply.send(self.change(new, log)));
+            }
+            Signal::Upgrade => self.upgrade(),
+            Signal::Asked(asked) => self.answer(asked),
+            Signal::Terminate => {}
         }
     }
 
@@ -195,41 +306,28 @@ impl<S: Sessions> Server<S> {
         self.sessions.reload(config);
         Ok(changes)
     }
-
-    /// Ends: no new clients at once, running transactions within their time or until a second signal, then everything.
-    async fn end(mut self, mut signals: mpsc::Receiver<Signal>) {
-        let patience = Duration::from_secs(self.shared.config.server.shutdown_timeout_secs);
-        self.lifecycle.set(Status::Unhealthy, "shutting down");
-        self.listeners.close().await;
-        if let Some(listeners) = &mut self.stream_listeners {
-            listeners.close().await;
-        }
-        self.sessions.begin_shutdown();
-        tracing::info!(sessions = self.workers.sessions(), "shutting down");
-        let ended = tokio::select! {
-            ended = timeout(patience, self.workers.idle()) => ended.is_ok(),
-            () = second(&mut signals) => false,
-        };
-        if !ended {
-            tracing::warn!(sessions = self.workers.sessions(), "ending sessions in the middle of a transaction");
-            self.sessions.end_now();
-            // Whether they all ended makes no difference any more: what is left is dropped with its worker.
-            let _ = timeout(LAST_WORDS, self.workers.idle()).await;
-        }
-        self.workers.stop().await;
-        drop(self.http);
-        tracing::info!("ended");
-    }
 }
 
-/// Until somebody asks again for an end. A reload is of no use by now.
-async fn second(signals: &mut mpsc::Receiver<Signal>) {
-    loop {
-        match signals.recv().await {
-            Some(Signal::Terminate) => return,
-            Some(Signal::Reload | Signal::Order(_)) => {}
-            None => std::future::pending().await,
+/// Tells the sessions when there is no older process any more.
+async fn wait_for_elders<S: Sessions>(shared: Shared, sessions: Arc<S>) {
+    let health = shared.health.register("takeover");
+    let count = shared.elders.count();
+    health.set(Status::Degraded, "nothing is served from the cache until the older process has ended");
+    tracing::info!(processes = count, "took over: the cache is not used until the older process has ended");
+    shared.elders.gone().await;
+    sessions.go_ahead();
+    health.set(Status::Healthy, "no older process is left");
+    tracing::info!("the older process has ended: the cache is used from now on");
+}
+
+/// Ends when it is time to say that the proxy is alive, and it is: every worker does what it is given.
+async fn beat(every: Option<Duration>, workers: &Workers) {
+    match every {
+        Some(every) => {
+            tokio::time::sleep(every).await;
+            workers.answer().await;
         }
+        None => std::future::pending().await,
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -31,7 +32,7 @@ use crate::telemetry::metrics::{Metrics, Side, State};
 use crate::upstream::connect;
 use crate::upstream::lookout::Lookout;
 use crate::upstream::open::Target;
-use crate::upstream::pool::Pool;
+use crate::upstream::pool::{KeepsNone, Pool};
 use crate::wire::stream::Stream;
 use crate::wire::tls::ClientTlsAcceptor;
 
@@ -39,12 +40,16 @@ use crate::wire::tls::ClientTlsAcceptor;
 const PROBE: Duration = Duration::from_secs(2);
 /// Between two looks however many connections are lost.
 const PROBE_PAUSE: Duration = Duration::from_millis(200);
+/// Between two looks whether everything has had its effect.
+const SETTLING: Duration = Duration::from_millis(50);
 const MEBIBYTE: usize = 1024 * 1024;
 
 pub struct Proxy {
     shared: Arc<Shared>,
     streams: Arc<Streams>,
     desk: Arc<Desk>,
+    /// Once another process has taken over.
+    keeps_none: OnceLock<KeepsNone>,
 }
 
 impl Proxy {
@@ -97,6 +102,7 @@ impl Proxy {
             control,
             runtime: Handle::current(),
             aliases: Arc::default(),
+            elders: server.elders.clone(),
             shutting_down: AtomicBool::new(false),
             sequences_matter: AtomicBool::new(false),
             caching: config.cache.enabled,
@@ -118,7 +124,7 @@ impl Proxy {
         let is_reloadable = super::reload::is_reloadable;
         let desk = Desk { shared: shared.clone(), orders, is_reloadable, started: Instant::now() };
         let streams = Arc::new(Streams::new(shared.clone())?);
-        Ok(Arc::new(Self { shared, streams, desk: Arc::new(desk) }))
+        Ok(Arc::new(Self { shared, streams, desk: Arc::new(desk), keeps_none: OnceLock::new() }))
     }
 }
 
@@ -140,6 +146,37 @@ impl Sessions for Proxy {
 
     fn end_now(&self) {
         self.shared.sessions.for_each(session::Control::end_now);
+    }
+
+    fn hold_back(&self) {
+        self.shared.databases.hold_back();
+    }
+
+    fn go_ahead(&self) {
+        self.shared.databases.go_ahead();
+    }
+
+    fn begin_leaving(&self) {
+        self.shared.databases.retire();
+        self.shared.store.drop_invalid();
+        // The other process needs the connections.
+        self.keeps_none.get_or_init(|| self.shared.pool.keep_none());
+    }
+
+    fn settled(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            while !self.shared.databases.are_settled() {
+                tokio::time::sleep(SETTLING).await;
+            }
+        })
+    }
+
+    fn cancel(self: Arc<Self>, pid: i32, secret: Bytes) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            if let Some(control) = self.shared.sessions.find(pid, &secret) {
+                control.cancel().await;
+            }
+        })
     }
 
     fn stats(&self) -> serde_json::Value {

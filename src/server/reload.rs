@@ -27,6 +27,7 @@ const NEEDS_RESTART: &[&str] = &[
     "parallel.max_memory_mb",
     "server.http",
     "server.listen",
+    "server.takeover_dir",
     "server.unix_socket_dir",
     "server.unix_socket_mode",
     "server.worker_scheduling",
@@ -113,6 +114,7 @@ mod tests {
         other.parallel.max_memory_mb = 7;
         other.server.http = "x".into();
         other.server.listen = vec!["x".into()];
+        other.server.takeover_dir = "x".into();
         other.server.unix_socket_dir = "x".into();
         other.server.unix_socket_mode = "x".into();
         other.server.worker_scheduling = Scheduling::Normal;

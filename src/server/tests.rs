@@ -98,6 +98,20 @@ impl Sessions for Echo {
         self.phase.send_replace(Phase::EndingNow);
     }
 
+    fn hold_back(&self) {}
+
+    fn go_ahead(&self) {}
+
+    fn begin_leaving(&self) {}
+
+    fn settled(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn cancel(self: Arc<Self>, _: i32, _: Bytes) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(std::future::ready(()))
+    }
+
     fn stats(&self) -> serde_json::Value {
         serde_json::Value::Null
     }
@@ -125,14 +139,19 @@ fn start(threads: usize, patience_secs: u64, sources: Sources) -> Running {
     config.server.shutdown_timeout_secs = patience_secs;
     let echo = Echo::new();
     let shared = Shared::new(config);
-    let server = Server::start(shared.clone(), Arc::clone(&echo)).unwrap();
-    let address = server.listeners.tcp[0];
+    let server = opened(shared.clone(), Arc::clone(&echo)).unwrap();
+    let sockets::Place::Tcp(address) = server.listeners[0].places()[0] else { panic!("a TCP address") };
     let http = server.http.as_ref().unwrap().addresses()[0];
     let (signals, receiver) = mpsc::channel(4);
     let log_config = crate::config::Log { level: "off".into(), ..Default::default() };
     let (_, log) = log::subscriber(&log_config, std::io::sink, false).unwrap();
     let serving = tokio::spawn(async move { server.serve(receiver, &sources, &log).await });
     Running { echo, shared, address, http, signals, serving }
+}
+
+fn opened(shared: Shared, echo: Arc<Echo>) -> Result<Server<Echo>, ServerError> {
+    let sockets = Sockets::open(&shared.config, &mut Inherited::default())?;
+    Server::start(shared, echo, sockets, ServiceManager::default())
 }
 
 /// Connects and says one byte, and so knows that the session runs.
@@ -257,6 +276,6 @@ async fn a_taken_address_is_an_error_and_no_panic() {
     let server = start(1, 30, Sources::default());
     let mut config = Config::clone(&server.shared.config);
     config.server.listen = vec![server.address.to_string()];
-    let error = Server::start(Shared::new(config), Echo::new()).err().unwrap();
+    let error = opened(Shared::new(config), Echo::new()).err().unwrap();
     assert!(matches!(error, ServerError::Listen(ListenError::Bind { .. })), "{error}");
 }

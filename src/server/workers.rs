@@ -111,6 +111,14 @@ impl Workers {
         }
     }
 
+    /// Ends when each of them has done something that it is given now.
+    pub async fn answer(&self) {
+        for worker in &self.workers {
+            // One that has ended does nothing any more, and need not.
+            let _ = worker.runtime.spawn(async {}).await;
+        }
+    }
+
     /// Ends all threads. Sessions that have not ended are dropped where they are.
     pub async fn stop(&self) {
         self.stop.send_replace(true);

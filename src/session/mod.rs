@@ -94,6 +94,7 @@ use crate::catalog::{Databases, Visit};
 use crate::config::Config;
 use crate::parallel::{Account, ParallelQueryExecutor};
 use crate::statement::Statements;
+use crate::takeover::Elders;
 use crate::telemetry::export::Tracer;
 use crate::telemetry::metrics::{Metrics, Side as SideLabel, State};
 use crate::upstream::alias::Aliases;
@@ -139,6 +140,8 @@ pub struct Shared {
     /// Where watchers run: it outlives every worker thread.
     pub runtime: Handle,
     pub aliases: Arc<Aliases>,
+    /// Older processes of the proxy, whose clients may send their cancel requests here.
+    pub elders: Arc<Elders>,
     pub shutting_down: AtomicBool,
     /// Somebody asks what his session has drawn from sequences: from then on whoever may have drawn keeps his connection.
     pub sequences_matter: AtomicBool,

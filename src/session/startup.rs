@@ -113,8 +113,9 @@ async fn begin(shared: &Arc<Shared>, stream: Stream, seated: bool) -> Result<Beg
     let mut startup = match packet {
         FirstPacket::Startup(startup) => startup,
         FirstPacket::Cancel { pid, secret } => {
-            if let Some(control) = shared.sessions.find(pid, &secret) {
-                control.cancel().await;
+            match shared.sessions.find(pid, &secret) {
+                Some(control) => control.cancel().await,
+                None => shared.elders.cancel(pid, &secret).await,
             }
             return Err(Refusal::Silent);
         }

@@ -1,11 +1,16 @@
 //! The real proxy binary as a child process.
 
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Cluster, DEADLINE, http, port};
+use super::{Cluster, DEADLINE, http, port, wait_until};
+
+const PROXY: &str = env!("CARGO_BIN_EXE_heliosproxy");
 
 /// How a proxy is started. `upstream` is a URL; everything else goes on top of the defaults.
 #[derive(Default, Clone)]
@@ -13,6 +18,8 @@ pub struct Options {
     pub upstream: Option<String>,
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
+    /// One or two listening sockets that it is given, as a service manager gives them.
+    pub sockets: Vec<Arc<OwnedFd>>,
 }
 
 impl Options {
@@ -26,6 +33,18 @@ impl Options {
     /// Each client has a connection of its own, on which the server itself lets it in: the default, whatever `TEST_POOL_MODE` says.
     pub fn dedicated(self) -> Self {
         self.key("auth.mode", "relay").key("pool.mode", "session")
+    }
+
+    pub fn socket(mut self, socket: impl Into<OwnedFd>) -> Self {
+        self.sockets.push(Arc::new(socket.into()));
+        let count = self.sockets.len();
+        self.variable("LISTEN_FDS", count)
+    }
+
+    /// A variable of its environment.
+    pub fn variable(mut self, name: &str, value: impl ToString) -> Self {
+        self.env.push((name.into(), value.to_string()));
+        self
     }
 
     pub fn arg(mut self, arg: impl ToString) -> Self {
@@ -65,17 +84,35 @@ impl Proxy {
     /// Starts a proxy and waits for nothing.
     pub fn spawn(cluster: &Cluster, database: &str, options: &Options) -> Self {
         let (port, http) = (port::free(), port::free());
-        let log = cluster.dir.join(format!("proxy-{port}.log"));
+        Self::spawn_at(cluster, database, options, port, http)
+    }
+
+    /// A further process with the addresses of this one. Waits until it accepts clients, or has ended.
+    pub async fn successor(&self, cluster: &Cluster, database: &str, options: &Options) -> Self {
+        let mut proxy = Self::spawn_at(cluster, database, options, self.port, self.http);
+        wait_until("the new process accepts clients", async || !proxy.is_running() || proxy.says_ready()).await;
+        proxy
+    }
+
+    fn says_ready(&self) -> bool {
+        self.log_text().contains(&format!("pid={}", self.pid()))
+    }
+
+    fn spawn_at(cluster: &Cluster, database: &str, options: &Options, port: u16, http: u16) -> Self {
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let log = cluster.dir.join(format!("proxy-{port}-{}.log", STARTED.fetch_add(1, Ordering::Relaxed)));
         let output = File::create(&log).expect("a log file");
         let default = format!("postgres://postgres@127.0.0.1:{}/{database}", cluster.port);
-        let child = command(cluster)
+        let mut sockets = options.sockets.iter().map(|socket| socket.try_clone().expect("one more handle").into());
+        let mut command = if options.sockets.is_empty() { command(cluster) } else { activated(cluster) };
+        let child = command
             .args(["--upstream", options.upstream.as_ref().unwrap_or(&default)])
             .args(["--listen", &format!("127.0.0.1:{port}"), "--http", &format!("127.0.0.1:{http}")])
             .args(&options.args)
             .envs(shared_connections())
             .envs(options.env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().expect("a second handle"))
+            .stdin(sockets.next().unwrap_or_else(Stdio::null))
+            .stdout(sockets.next().unwrap_or_else(|| output.try_clone().expect("a second handle").into()))
             .stderr(output)
             .spawn()
             .expect("the proxy starts");
@@ -180,7 +217,18 @@ fn shared_connections() -> Vec<(&'static str, String)> {
 
 /// The binary, in a directory of no importance and with no `HELIOSPROXY_` variables of whoever runs the tests.
 pub fn command(cluster: &Cluster) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_heliosproxy"));
+    prepared(cluster, PROXY)
+}
+
+/// The same, with the first two of its standard descriptors as the sockets that it is given.
+fn activated(cluster: &Cluster) -> Command {
+    let mut command = prepared(cluster, "sh");
+    command.args(["-c", "exec 3<&0 4<&1 </dev/null >&2; LISTEN_PID=$$ exec \"$0\" \"$@\"", PROXY]);
+    command
+}
+
+fn prepared(cluster: &Cluster, program: &str) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("HELIOSPROXY_") {
             command.env_remove(name);

@@ -3,29 +3,37 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::net::UnixListener;
 
 use super::ListenError;
 
-/// The file of a listening socket. Removed on drop, if it is still the same file.
+/// The file of a listening socket. Removed on drop, if it is ours and still the same file.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub(in crate::server) struct SocketFile {
     path: PathBuf,
     /// Device and inode: another server may have put its own in our place.
     identity: (u64, u64),
+    is_ours: bool,
 }
 
 impl SocketFile {
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// That of a socket which was passed to this process. It is not this one's yet.
+    pub fn of_passed(path: &Path) -> io::Result<Self> {
+        let metadata = fs::symlink_metadata(path)?;
+        Ok(Self { path: path.into(), identity: (metadata.dev(), metadata.ino()), is_ours: false })
+    }
+
+    /// Whether it goes with this process.
+    pub fn is_ours(&mut self, is_ours: bool) {
+        self.is_ours = is_ours;
     }
 }
 
-/// Listens at `path`, taking the place of a file that nobody answers on. Must be called within a runtime.
-pub(super) fn bind(path: &Path, mode: u32, backlog: i32) -> Result<(UnixListener, SocketFile), ListenError> {
+/// Listens at `path`, taking the place of a file that nobody answers on.
+pub(in crate::server) fn bind(path: &Path, mode: u32, backlog: i32) -> Result<(UnixListener, SocketFile), ListenError> {
     remove_stale(path)?;
     listen(path, mode, backlog).map_err(ListenError::bind(path.display()))
 }
@@ -36,11 +44,11 @@ fn listen(path: &Path, mode: u32, backlog: i32) -> io::Result<(UnixListener, Soc
     socket.bind(&SockAddr::unix(path)?)?;
     // From here on the file is ours to remove.
     let metadata = fs::symlink_metadata(path)?;
-    let file = SocketFile { path: path.into(), identity: (metadata.dev(), metadata.ino()) };
+    let file = SocketFile { path: path.into(), identity: (metadata.dev(), metadata.ino()), is_ours: true };
     // Between bind and listen nobody can connect, so nobody gets in under the permissions of the umask.
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     socket.listen(backlog)?;
-    Ok((UnixListener::from_std(socket.into())?, file))
+    Ok((socket.into(), file))
 }
 
 /// Removes what a killed server left behind, and nothing else.
@@ -72,8 +80,11 @@ fn knock(path: &Path) -> io::Result<()> {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.identity);
-        if ours && let Err(error) = fs::remove_file(&self.path) {
+        let same = fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.identity);
+        if self.is_ours
+            && same
+            && let Err(error) = fs::remove_file(&self.path)
+        {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket file");
         }
     }
