@@ -14,8 +14,9 @@ use heliosproxy::cache::key::{CacheKey, request_key};
 use heliosproxy::cache::ledger::{Bookmarks, Ledger};
 use heliosproxy::cache::store::Store;
 use heliosproxy::cache::versions::{TableOid, TableRead, Versions, WriteSet};
-use heliosproxy::config::EvictionStrategy;
+use heliosproxy::config::{EvictionStrategy, Tracing};
 use heliosproxy::statement::{Statement, Statements};
+use heliosproxy::telemetry::export::Tracer;
 use heliosproxy::wire::frame;
 use heliosproxy::wire::message::{Bind, encode};
 
@@ -176,9 +177,25 @@ fn frames(c: &mut Criterion) {
     });
 }
 
+/// What the look for a trace adds to each statement: while no traces are wanted, and while one is wanted of none that does not ask for it.
+fn tracing(c: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let tracer = |endpoint: &str| {
+        let config = Tracing { endpoint: endpoint.into(), sample_ratio: 0.0, ..Tracing::default() };
+        Tracer::new(&config, runtime.handle().clone()).expect("a tracer")
+    };
+    let mut group = c.benchmark_group("tracing");
+    for (name, tracer) in [("off", tracer("")), ("on, sampling none", tracer("http://127.0.0.1:9"))] {
+        assert_eq!(tracer.is_none(), name == "off");
+        group.bench_function(name, |b| {
+            b.iter(|| black_box(&tracer).as_ref().and_then(|tracer| tracer.begin(black_box(PGBENCH))))
+        });
+    }
+}
+
 criterion_group! {
     name = hot_path;
     config = Criterion::default().sample_size(20).measurement_time(Duration::from_secs(1)).warm_up_time(Duration::from_millis(300));
-    targets = statements, keys, store, ledger, versions, frames
+    targets = statements, keys, store, ledger, versions, frames, tracing
 }
 criterion_main!(hot_path);

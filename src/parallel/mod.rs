@@ -18,6 +18,7 @@ mod pool;
 mod scan;
 mod settings;
 
+pub use chunks::{ChunkLimits, Chunks, TableSize};
 pub use config::ParallelConfig;
 pub use executor::{ParallelQueryExecutor, Rows};
 pub use link::{Answers, Link, LinkError, Request};

@@ -30,7 +30,9 @@ use tokio::time::timeout;
 pub use client::{StreamingError, StreamingQueryClient};
 pub use config::StreamConfig;
 pub use messages::{ClientMessage, Column, ServerMessage};
+pub use outgoing::Batch;
 pub use tokens::{TokenFileError, Tokens};
+pub use types::ValueType;
 
 use crate::config::Config;
 use crate::session::Shared;

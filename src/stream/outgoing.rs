@@ -6,8 +6,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
-use super::json::put_string;
+use super::json::{self, put_string};
 use super::messages::ServerMessage;
+use super::types::ValueType;
 
 /// A batch with so many bytes is sent whatever its rows.
 const LONG_BATCH: usize = 1024 * 1024;
@@ -52,11 +53,17 @@ impl Batch {
         Self { text: head.clone(), head, rows: 0, number: 0, begun: None }
     }
 
-    /// Appends a row, whose values `put` writes.
-    pub fn push(&mut self, put: impl FnOnce(&mut String)) {
+    /// Appends a row: values as PostgreSQL writes them as text, of these types.
+    pub fn push(&mut self, types: &[ValueType], values: &[Option<&[u8]>]) {
         self.begun.get_or_insert_with(Instant::now);
         self.text.push_str(if self.rows == 0 { "[" } else { ",[" });
-        put(&mut self.text);
+        let unknown = ValueType::unknown();
+        for (index, value) in values.iter().enumerate() {
+            if index > 0 {
+                self.text.push(',');
+            }
+            json::put(&mut self.text, types.get(index).unwrap_or(&unknown), *value);
+        }
         self.text.push(']');
         self.rows += 1;
     }
@@ -95,8 +102,9 @@ mod tests {
     #[test]
     fn a_batch_is_the_message_that_clients_read() {
         let mut batch = Batch::new("a \"b\"");
-        batch.push(|out| out.push_str("1,null"));
-        batch.push(|out| out.push_str("2,\"x\""));
+        let types = [ValueType::built_in(23).unwrap()];
+        batch.push(&types, &[Some(b"1"), None]);
+        batch.push(&types, &[Some(b"2"), Some(b"x")]);
         assert_eq!(batch.rows(), 2);
         let first: ServerMessage = serde_json::from_str(&batch.finish(false)).unwrap();
         let rows = vec![vec![json!(1), json!(null)], vec![json!(2), json!("x")]];

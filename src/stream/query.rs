@@ -18,7 +18,7 @@ use super::inside::{Account, Failure, Inside};
 use super::messages::{Column, ServerMessage};
 use super::outgoing::{Batch, Outgoing};
 use super::types::ValueType;
-use super::{Streams, json, parameter, statement};
+use super::{Streams, parameter, statement};
 use crate::config::StreamConfig;
 use crate::session::FAREWELL;
 use crate::telemetry::metrics::Outcome;
@@ -290,16 +290,7 @@ impl<'a> Rows<'a> {
     fn take(&mut self, header: Header) -> Result<(), Failure> {
         let malformed = || Failure::new(sqlstate::PROTOCOL_VIOLATION, "malformed row");
         let values = data_row(self.session.body(header)).map_err(|_| malformed())?;
-        let types = &self.types;
-        self.batch.push(|out| {
-            let unknown = ValueType::unknown();
-            for (index, value) in values.into_iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                json::put(out, types.get(index).unwrap_or(&unknown), value);
-            }
-        });
+        self.batch.push(&self.types, &values);
         self.session.pass(header);
         Ok(())
     }
