@@ -57,6 +57,9 @@ async fn rows(desk: &Desk, statement: &str, database: Option<&str>) -> Result<Ve
             say("verdict", "not cacheable".into());
             say("reason", bypass.word().into());
             say("why", bypass.to_string().into());
+            for name in &explanation.suspects {
+                say("not_trusted", name.as_str().into());
+            }
             say("advice", advice(*bypass).into());
         }
     }

@@ -59,6 +59,8 @@ pub struct Database {
     /// The fingerprint under which the present epoch began, as far as it was ever read.
     pub(super) fingerprint: Mutex<Option<Fingerprint>>,
     first: watch::Sender<bool>,
+    /// Says when the catalogue was looked at.
+    looks: watch::Sender<()>,
     pub(super) wake: Notify,
     pub(super) leave_now: AtomicBool,
     attendance: Mutex<Option<Attendance>>,
@@ -103,6 +105,7 @@ impl Database {
             watched: AtomicBool::new(false),
             fingerprint: Mutex::new(None),
             first: watch::Sender::new(false),
+            looks: watch::Sender::new(()),
             wake: Notify::new(),
             leave_now: AtomicBool::new(false),
             attendance: Mutex::new(None),
@@ -187,12 +190,18 @@ impl Database {
     /// The catalogue was looked at after `doubts` had been raised.
     pub(super) fn settle_doubts(&self, doubts: u64) {
         self.settled.store(doubts, Ordering::SeqCst);
+        self.looks.send_replace(());
     }
 
     /// Ends when a model has been read for the first time.
     pub async fn first_model(&self) {
         // The sender lives as long as the database.
         let _ = self.first.subscribe().wait_for(|ready| *ready).await;
+    }
+
+    /// Ends at a moment at which the model is the present one, and nobody doubts it.
+    pub async fn certainty(&self) {
+        let _ = self.looks.subscribe().wait_for(|()| self.is_certain()).await;
     }
 
     pub(super) fn publish(&self, model: Option<Model>) {

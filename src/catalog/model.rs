@@ -209,19 +209,24 @@ impl Model {
         if part.facts.temporary {
             return Some(Bypass::Temporary);
         }
-        let untrusted_name = part.facts.names.iter().any(|name| {
-            (name.call && self.unsafe_calls.contains(&name.name))
-                || (name.after_dot && self.attribute_functions.contains(&name.name))
-                || &*name.name == "pg_locks"
-        });
-        let untrusted_type = facts.types.iter().any(|name| self.unsafe_types.contains(name));
-        if untrusted_name || untrusted_type || part.facts.odd {
+        if part.facts.odd || self.suspects(part).next().is_some() {
             return Some(Bypass::Function);
         }
         if self.user_casts || self.names_operator(&self.unsafe_operators, part) {
             return Some(Bypass::Operator);
         }
         part.facts.temporal_casts.contains(&TemporalCast::Unsafe).then_some(Bypass::TemporalCast)
+    }
+
+    /// The names in a statement's text that may stand for a function whose result depends on more than its arguments.
+    pub fn suspects<'a>(&'a self, part: &'a Part) -> impl Iterator<Item = &'a str> {
+        let called = part.facts.names.iter().filter(|name| {
+            (name.call && self.unsafe_calls.contains(&name.name))
+                || (name.after_dot && self.attribute_functions.contains(&name.name))
+                || &*name.name == "pg_locks"
+        });
+        let types = part.facts.types.iter().filter(|name| self.unsafe_types.contains(*name));
+        called.map(|name| &*name.name).chain(types.map(|name| &**name))
     }
 
     /// The tables that a write to `targets` may write, or `None` if that cannot be said.

@@ -39,17 +39,22 @@ const MODEL: Duration = Duration::from_secs(5);
 pub struct Explanation {
     pub statement: Arc<Statement>,
     pub verdict: Verdict,
+    /// The names in it that are why, if it calls what cannot be trusted.
+    pub suspects: Vec<String>,
 }
 
 /// Asks the upstream about `text` in `database`. An error is the upstream's about the text, or says why it cannot be asked.
 pub async fn explain(shared: &Arc<Shared>, database: &str, text: &[u8]) -> Result<Explanation, ErrorResponse> {
     let statement = shared.statements.get(text);
-    let refused = |bypass| Verdict { outcome: Err(bypass), analysis: None };
+    let refused = |statement, bypass| {
+        let verdict = Verdict { outcome: Err(bypass), analysis: None };
+        Ok(Explanation { statement, verdict, suspects: Vec::new() })
+    };
     if !shared.caching {
-        return Ok(Explanation { statement, verdict: refused(Bypass::Disabled) });
+        return refused(statement, Bypass::Disabled);
     }
     let [part] = statement.parts.as_slice() else {
-        return Ok(Explanation { statement, verdict: refused(Bypass::NotRead) });
+        return refused(statement, Bypass::NotRead);
     };
     let _timer = shared.metrics.time(Operation::Explain);
     let mut operation = TracedOperation::new("explain");
@@ -57,7 +62,7 @@ pub async fn explain(shared: &Arc<Shared>, database: &str, text: &[u8]) -> Resul
     if let Err(error) = &explained {
         operation.failed(&error.message);
     }
-    Ok(Explanation { verdict: explained?, statement: statement.clone() })
+    explained
 }
 
 async fn explain_part(
@@ -66,8 +71,8 @@ async fn explain_part(
     text: &[u8],
     statement: &Arc<Statement>,
     part: &Part,
-) -> Result<Verdict, ErrorResponse> {
-    let refused = |bypass| Verdict { outcome: Err(bypass), analysis: None };
+) -> Result<Explanation, ErrorResponse> {
+    let explanation = |verdict, suspects| Explanation { statement: statement.clone(), verdict, suspects };
     let request = ReadRequest { statement, text, types: &[], bind: None, described: true, stands: true };
     let mut asker = Asker::connect(shared, database).await?;
     let baseline = asker.baseline().await?;
@@ -76,7 +81,7 @@ async fn explain_part(
 
     let visit = enter(shared, database, &asker.connection.peer.address);
     // Late is as good as never: then the catalogue is not known.
-    let _ = tokio::time::timeout(MODEL, visit.database().first_model()).await;
+    let _ = tokio::time::timeout(MODEL, visit.database().certainty()).await;
     let by_text = if !statement.is_single_read() {
         Some(if part.facts.locks_rows { Bypass::RowLocks } else { Bypass::NotRead })
     } else if statement.hint.nocache {
@@ -85,14 +90,19 @@ async fn explain_part(
         depends_on_time(&request, part).then_some(Bypass::Context)
     };
     let Some(model) = visit.database().latest_model() else {
-        return Ok(refused(by_text.unwrap_or(Bypass::Catalog)));
+        let outcome = Err(by_text.unwrap_or(Bypass::Catalog));
+        return Ok(explanation(Verdict { outcome, analysis: None }, Vec::new()));
     };
     let analysis = Arc::new(Analysis::conclude(visit.database(), &model, part, &found));
     let outcome = match by_text {
         Some(bypass) => Err(bypass),
         None => asker.terms(shared, visit.database(), &request, &analysis, baseline),
     };
-    Ok(Verdict { outcome, analysis: Some(analysis) })
+    let suspects = match outcome {
+        Err(Bypass::Function) => model.suspects(part).map(str::to_owned).collect(),
+        _ => Vec::new(),
+    };
+    Ok(explanation(Verdict { outcome, analysis: Some(analysis) }, suspects))
 }
 
 /// A connection of the proxy's own account.

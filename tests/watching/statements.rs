@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::harness::{Client, Options, Stage};
+use crate::harness::{Client, Options, Stage, wait_until};
 
 fn options() -> Options {
     Options::default().arg("--auth").arg("trust").key("admin.users", "admin")
@@ -119,7 +119,7 @@ async fn flushing_a_statement_leaves_the_others() {
 async fn explain_says_what_a_statement_depends_on_and_why_another_is_not_cached() {
     let setup = "CREATE TABLE t (id int PRIMARY KEY, v int); CREATE VIEW w AS SELECT v FROM t; CREATE SEQUENCE s;
         CREATE TABLE guarded (v int); ALTER TABLE guarded ENABLE ROW LEVEL SECURITY";
-    let stage = Stage::setup_with(options(), setup).await;
+    let stage = Stage::setup_with(options().key("log.level", "info,heliosproxy::catalog=debug"), setup).await;
     let admin = admin(&stage).await;
     let by_key = explained(&admin, "CACHE EXPLAIN 'SELECT v FROM t WHERE id = 7'").await;
     assert_eq!(by_key["verdict"], ["cacheable"], "{by_key:?}");
@@ -146,6 +146,8 @@ async fn explain_says_what_a_statement_depends_on_and_why_another_is_not_cached(
         assert_eq!(found["reason"], [reason], "{text}: {found:?}");
         assert!(!found["advice"][0].is_empty());
     }
+    let calls = explained(&admin, "CACHE EXPLAIN 'SELECT now(), lower(''x''), random() FROM t'").await;
+    assert_eq!(calls["not_trusted"], ["now", "random"]);
     let direct = stage.direct().await;
     assert_eq!(direct.one("SELECT count(*) FROM t").await, "0", "nothing was run");
     assert_eq!(direct.one("SELECT is_called FROM s").await, "f", "nothing was run");
@@ -154,4 +156,9 @@ async fn explain_says_what_a_statement_depends_on_and_why_another_is_not_cached(
     assert_eq!(admin.fails("CACHE EXPLAIN SELECT 1").await, "42601");
     let elsewhere = explained(&admin, "CACHE EXPLAIN 'SELECT 1 FROM pg_class' IN postgres").await;
     assert_eq!(elsewhere["reason"], ["relation"]);
+    // Nobody has been there for a while: the catalogue is read again, and not given as the reason.
+    let closed = format!("no sessions left, control connection closed database={}", stage.database);
+    wait_until("an idle database", async || stage.proxy.log_text().contains(&closed)).await;
+    let later = explained(&admin, "CACHE EXPLAIN 'SELECT v FROM t WHERE id = 7'").await;
+    assert_eq!(later["verdict"], ["cacheable"], "{later:?}");
 }
