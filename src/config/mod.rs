@@ -170,6 +170,10 @@ pub struct Pool {
     pub mode: PoolMode,
     /// Upstream connections for clients at once, over all databases and users.
     pub max_upstream_connections: usize,
+    /// Of these, connections of one user; 0 for no bound of its own.
+    pub max_connections_per_user: usize,
+    /// Of these, connections into one database; 0 for no bound of its own.
+    pub max_connections_per_database: usize,
     /// Of these, shared connections for clients of the same database, user and start-up parameters; 0 for no bound of its own.
     pub size: usize,
     /// Shared connections of a kind that stay open however long they are idle.
@@ -429,6 +433,8 @@ impl Default for Pool {
         Self {
             mode: PoolMode::Auto,
             max_upstream_connections: 1000,
+            max_connections_per_user: 0,
+            max_connections_per_database: 0,
             size: 0,
             min_size: 0,
             wait_timeout_secs: 30,

@@ -195,6 +195,8 @@ impl Rules {
 
     fn pool(&mut self, pool: &Pool) {
         self.range(&["pool.max_upstream_connections"], pool.max_upstream_connections, 1..=1_000_000);
+        self.range(&["pool.max_connections_per_user"], pool.max_connections_per_user, 0..=1_000_000);
+        self.range(&["pool.max_connections_per_database"], pool.max_connections_per_database, 0..=1_000_000);
         self.range(&["pool.wait_timeout_secs"], pool.wait_timeout_secs, 1..=YEAR_SECS);
         self.range(&["pool.idle_timeout_secs"], pool.idle_timeout_secs, 1..=YEAR_SECS);
         self.range(&["pool.max_lifetime_secs"], pool.max_lifetime_secs, 1..=YEAR_SECS);

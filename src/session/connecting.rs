@@ -16,7 +16,7 @@ use crate::upstream::connect::{ConnectError, bounded, refused};
 use crate::upstream::health;
 use crate::upstream::login::{Connection, login};
 use crate::upstream::open::{self, OpenError};
-use crate::upstream::pool::{Grant, Permit, PoolKey, Recipe, Slot, Waiting};
+use crate::upstream::pool::{Grant, Kind, Permit, PoolKey, Recipe, Slot, Waiting};
 use crate::wire::error::ErrorResponse;
 use crate::wire::stream::Stream;
 
@@ -88,7 +88,7 @@ pub async fn obtain(shared: Arc<Shared>, key: PoolKey, recipe: Arc<Recipe>, wait
                 }
             }
         }
-        let waiting = shared.pool.ask(Some(key));
+        let waiting = shared.pool.ask(Kind::Shared(key));
         grant = waiting.turn(bound).await.map_err(|full| frame(&full.to_error_response()))?;
     }
 }
@@ -137,7 +137,7 @@ pub async fn checked_or_another(
     if let Some(backend) = checked(&shared, backend).await {
         return Ok((slot, backend));
     }
-    let waiting = shared.pool.ask(Some(key));
+    let waiting = shared.pool.ask(Kind::Shared(key));
     obtain(shared, key, recipe, waiting).await
 }
 

@@ -19,7 +19,7 @@ use super::{Session, Status};
 use crate::config;
 use crate::telemetry::metrics::{Side as SideLabel, State};
 use crate::upstream::backend::{Backend, Reported};
-use crate::upstream::pool::{Grant, Pool, PoolKey, Recipe, Slot, TenantId};
+use crate::upstream::pool::{Grant, Kind, Pool, PoolKey, Recipe, Slot, TenantId};
 use crate::upstream::settings::Settings;
 use crate::wire::startup;
 
@@ -125,7 +125,7 @@ impl Session {
         let Some(sharing) = &mut self.sharing else { return true };
         sharing.home = None;
         loop {
-            match self.shared.pool.ask(Some(sharing.key)).now() {
+            match self.shared.pool.ask(Kind::Shared(sharing.key)).now() {
                 Ok(Grant::Backend(slot, backend)) => {
                     if let Some(backend) = connecting::usable(&self.shared, backend) {
                         if connecting::needs_check(&self.shared, backend.idle_for()) {

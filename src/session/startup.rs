@@ -30,7 +30,7 @@ use crate::upstream::login::{Connection, LoginError, RelayError, UpstreamSecret,
 use crate::upstream::lookout::Loss;
 use crate::upstream::open;
 use crate::upstream::peer::Address;
-use crate::upstream::pool::{Grant, Permit, PoolKey, Recipe, Slot, TenantId};
+use crate::upstream::pool::{Grant, Kind, Owner, Permit, PoolKey, Recipe, Slot, TenantId};
 use crate::wire::error::{ErrorResponse, sqlstate};
 use crate::wire::startup::{self, FirstPacket, StartupMessage};
 use crate::wire::stream::Stream;
@@ -297,7 +297,7 @@ impl Login<'_> {
         }
         let StartupMessage { protocol, parameters, .. } = self.startup;
         let recipe = Recipe { protocol: *protocol, parameters: parameters.clone(), secret, reported: Arc::default() };
-        let waiting = pool.ask(Some(key));
+        let waiting = pool.ask(Kind::Shared(key));
         let (slot, backend) = match obtain(self.shared.clone(), key, Arc::new(recipe), waiting).await {
             Ok(obtained) => obtained,
             Err(frame) => return refuse(stream, &frame).await,
@@ -316,7 +316,7 @@ impl Login<'_> {
 
     /// A connection for a client that could do without, so that it has from the beginning what it would have without the proxy.
     async fn open_home(&self, key: PoolKey, recipe: &Arc<Recipe>) -> Option<(Arc<Slot>, TenantId, i32)> {
-        let (slot, backend) = match self.shared.pool.ask(Some(key)).now() {
+        let (slot, backend) = match self.shared.pool.ask(Kind::Shared(key)).now() {
             Ok(Grant::Permit(permit)) => open_shared(self.shared, permit, recipe).await.ok()?,
             Ok(Grant::Backend(slot, backend)) => (slot, backend),
             Err(_) => return None,
@@ -345,7 +345,7 @@ impl Login<'_> {
 
     /// The right to an upstream connection, when it is this client's turn.
     async fn permit(&self) -> Result<Permit, ErrorResponse> {
-        self.shared.pool.acquire(self.wait).await.map_err(|full| full.to_error_response())
+        self.shared.pool.acquire(Owner::of(self.startup), self.wait).await.map_err(|full| full.to_error_response())
     }
 }
 

@@ -2,11 +2,11 @@
 //!
 //! **Invariant.** A live connection holds exactly one [`Permit`] and is in exactly one place: with a session, in its [`Slot`], in
 //! the list of idle ones (mode `session`), or in the hands of whoever opens or closes it. There are never more permits than
-//! `pool.max_upstream_connections`. What is in a slot or in the list is clean.
+//! `pool.max_upstream_connections`, nor more of one user or into one database than is allowed. What is in a slot or in the list is clean.
 //!
-//! Connections that are alike (equal [`PoolKey`]s) are a group. In a group clients are served in the order in which they came.
-//! Between groups a connection that is idle gives way to whoever waits elsewhere, and one that is wanted in its own group too
-//! gives way to a group that has at least two fewer, so that no group starves and none closes and opens in turns.
+//! Shared connections that are alike (equal [`PoolKey`]s) are a group, and so are the dedicated ones of one user into one database. In a group clients are served in the order in which they came.
+//! Between groups a connection that is idle gives way to whoever waits elsewhere, if he may have one more then, and one that is wanted
+//! in its own group too gives way to a group that has at least two fewer, so that no group starves and none closes and opens in turns.
 //!
 //! The lock on the state is taken only when a connection changes hands, is opened or closed, or somebody waits.
 
@@ -33,7 +33,8 @@ use crate::wire::startup::StartupMessage;
 
 use clean::clean;
 use group::{Group, Waiter};
-pub use kind::{PoolKey, Recipe};
+use kind::Name;
+pub use kind::{Kind, Owner, PoolKey, Recipe};
 pub use slot::{Holder, NOBODY, Slot, TenantId};
 pub use wait::{PoolFull, Waiting};
 
@@ -59,10 +60,12 @@ struct Inner {
 struct State {
     limits: Limits,
     permits: usize,
+    /// The same of each user, and into each database, that has any.
+    by_user: HashMap<Name, usize>,
+    by_database: HashMap<Name, usize>,
     tickets: u64,
     slots: u64,
-    /// Dedicated connections are the group without a key.
-    groups: HashMap<Option<PoolKey>, Group>,
+    groups: HashMap<Kind, Group>,
     /// Dedicated connections that were cleaned.
     idle: VecDeque<Idle>,
 }
@@ -70,7 +73,10 @@ struct State {
 #[derive(Debug, Clone)]
 struct Limits {
     connections: usize,
-    /// In one group; 0 for no other bound than `connections`.
+    /// Of one user, and into one database; 0 for no other bound than `connections`.
+    per_user: usize,
+    per_database: usize,
+    /// In one group of shared ones; 0 for no other bound than `connections`.
     size: usize,
     min_size: usize,
     max_idle: usize,
@@ -82,7 +88,7 @@ struct Limits {
 pub struct Permit {
     /// `None` once it has been taken back.
     pool: Option<Arc<Inner>>,
-    key: Option<PoolKey>,
+    kind: Kind,
     slot: Option<u64>,
 }
 
@@ -118,6 +124,8 @@ impl From<&config::Pool> for Limits {
     fn from(pool: &config::Pool) -> Self {
         Self {
             connections: pool.max_upstream_connections,
+            per_user: pool.max_connections_per_user,
+            per_database: pool.max_connections_per_database,
             size: pool.size,
             min_size: pool.min_size,
             max_idle: pool.max_idle,
@@ -131,6 +139,8 @@ impl Pool {
         let state = State {
             limits: config.into(),
             permits: 0,
+            by_user: HashMap::new(),
+            by_database: HashMap::new(),
             tickets: 0,
             slots: 0,
             groups: HashMap::new(),
@@ -175,33 +185,33 @@ impl Pool {
     }
 
     /// Asks for a dedicated connection, or a shared one of this group: the turn may have come at once.
-    pub fn ask(&self, key: Option<PoolKey>) -> Waiting {
+    pub fn ask(&self, kind: Kind) -> Waiting {
         let (give, receive) = oneshot::channel();
         let mut state = self.0.state();
         state.tickets += 1;
         let ticket = state.tickets;
-        let group = state.groups.entry(key).or_default();
+        let group = state.groups.entry(kind).or_default();
         group.queue.push_back(Waiter::new(ticket, give));
         self.0.waiting.fetch_add(1, Ordering::SeqCst);
-        let doomed = state.feed(key, &self.0);
+        let doomed = state.feed(kind, &self.0);
         let holders =
-            if state.groups.get(&key).is_some_and(Group::is_hungry) { state.holders(&key) } else { Vec::new() };
+            if state.groups.get(&kind).is_some_and(Group::is_hungry) { state.holders(&kind) } else { Vec::new() };
         drop(state);
         // What they hold is given back under the lock.
         drop(doomed);
         holders.iter().for_each(|holder| holder.is_wanted());
-        Waiting::new(self.0.clone(), key, ticket, receive)
+        Waiting::new(self.0.clone(), kind, ticket, receive)
     }
 
     /// The right to a dedicated connection, when it is this client's turn.
-    pub async fn acquire(&self, wait: Duration) -> Result<Permit, PoolFull> {
-        let grant = match self.ask(None).now() {
+    pub async fn acquire(&self, owner: Owner, wait: Duration) -> Result<Permit, PoolFull> {
+        let grant = match self.ask(Kind::Dedicated(owner)).now() {
             Ok(grant) => grant,
             Err(waiting) => waiting.turn(wait).await?,
         };
         match grant {
             Grant::Permit(permit) => Ok(permit),
-            // There are no slots in the group without a key.
+            // There are no slots in such a group.
             Grant::Backend(_, backend) => Ok(backend.into_parts().1),
         }
     }
@@ -209,14 +219,14 @@ impl Pool {
     /// How connections of this group are opened, if there are any.
     pub fn recipe(&self, key: &PoolKey) -> Option<Arc<Recipe>> {
         let state = self.0.state();
-        state.groups.get(&Some(*key)).filter(|group| group.permits > 0)?.recipe.clone()
+        state.groups.get(&Kind::Shared(*key)).filter(|group| group.permits > 0)?.recipe.clone()
     }
 
     /// A connection of this group that was nobody's gets a tenant, who may know its pid.
     pub fn adopt(&self, key: &PoolKey) -> Option<(Arc<Slot>, TenantId, i32)> {
         let tenant = self.tenant();
         let state = self.0.state();
-        let mut slots = state.groups.get(&Some(*key))?.slots.iter();
+        let mut slots = state.groups.get(&Kind::Shared(*key))?.slots.iter();
         slots.find_map(|slot| Some((slot.clone(), tenant, slot.adopt(tenant)?)))
     }
 
@@ -226,7 +236,7 @@ impl Pool {
         state.slots += 1;
         let slot = Arc::new(Slot::new(state.slots));
         permit.slot = Some(state.slots);
-        if let Some(group) = state.groups.get_mut(&permit.key) {
+        if let Some(group) = state.groups.get_mut(&permit.kind) {
             group.slots.push(slot.clone());
             group.recipe = Some(recipe);
         }
@@ -369,14 +379,14 @@ impl Inner {
         if backend.age() >= lifetime || (tenant == NOBODY && self.keeps_none.load(Ordering::SeqCst) > 0) {
             return;
         }
-        let key = backend.permit().key;
+        let kind = backend.permit().kind;
         slot.put(backend, tenant);
         // Whoever begins to wait from here on finds it in its slot.
         if self.waiting.load(Ordering::SeqCst) == 0 {
             return;
         }
         let mut state = self.state();
-        let doomed = state.feed(key, self);
+        let doomed = state.feed(kind, self);
         drop(state);
         drop(doomed);
     }
@@ -392,12 +402,12 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let Some(pool) = self.pool.take() else { return };
         let mut state = pool.state();
-        state.permits -= 1;
-        if let Some(group) = state.groups.get_mut(&self.key) {
+        state.give_back(&self.kind);
+        if let Some(group) = state.groups.get_mut(&self.kind) {
             group.permits -= 1;
             group.slots.retain(|slot| Some(slot.id) != self.slot);
             if group.permits == 0 && !group.is_hungry() {
-                state.groups.remove(&self.key);
+                state.groups.remove(&self.kind);
             }
         }
         state.serve(&pool);

@@ -89,6 +89,51 @@ async fn another_database_gets_its_share() {
     }
 }
 
+/// Programs that differ in a start-up parameter do not share connections, but what their user may have.
+#[tokio::test]
+async fn the_connections_of_a_user_are_bounded_and_go_round_among_his_programs() {
+    let stage = Stage::with(sharing(10).key("pool.max_connections_per_user", 1)).await;
+    let direct = stage.direct().await;
+    direct.run("CREATE ROLE pool_waiting_bounded SUPERUSER LOGIN").await;
+    let program = async |name: &str| {
+        let database = stage.database.as_str();
+        let user = "pool_waiting_bounded";
+        let parameters = [("user", user), ("database", database), ("application_name", name)];
+        Raw::ready_with(stage.proxy.port, &parameters).await
+    };
+    let (mut one, mut two) = (program("one").await, program("two").await);
+    let count = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'pool_waiting_bounded'";
+    for _ in 0..5 {
+        for raw in [&mut one, &mut two] {
+            raw.query("SELECT 1").await;
+            assert!(direct.one(count).await.parse::<u32>().unwrap() <= 1);
+        }
+    }
+    one.query("BEGIN").await;
+    two.send_batch(Batch::new().query("SELECT 2")).await;
+    // Others are not concerned.
+    assert_eq!(stage.client().await.one("SELECT 3").await, "3");
+    assert_eq!(one.query("SELECT 4").await[1].text(), "4");
+    one.query("COMMIT").await;
+    assert_eq!(two.until_ready().await[1].text(), "2");
+}
+
+#[tokio::test]
+async fn a_client_too_many_of_a_user_with_connections_of_their_own_is_refused() {
+    let options = crate::harness::Options::default().dedicated().key("pool.wait_timeout_secs", 1);
+    let stage = Stage::with(options.key("pool.max_connections_per_user", 2)).await;
+    stage.direct().await.run("CREATE ROLE pool_waiting_alone LOGIN").await;
+    let clients = [stage.client().await, stage.client().await];
+    match crate::harness::Client::try_connect(&stage.config()).await {
+        Ok(_) => panic!("a third connection of one user"),
+        Err(error) => assert_eq!(error.code().map(|code| code.code()), Some("53300")),
+    }
+    stage.client_as("pool_waiting_alone").await.run("SELECT 1").await;
+    for client in &clients {
+        client.run("SELECT 1").await;
+    }
+}
+
 #[tokio::test]
 async fn what_others_hold_without_need_makes_room_for_another_database() {
     let stage = stage(1).await;

@@ -11,7 +11,52 @@ use crate::wire::startup::StartupMessage;
 
 /// Connections with equal keys are alike: same user, database and start-up parameters, opened with the same secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct PoolKey([u8; 32]);
+pub struct PoolKey {
+    digest: [u8; 32],
+    owner: Owner,
+}
+
+/// Whose connection it is, and where it leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Owner {
+    pub(super) user: Name,
+    pub(super) database: Name,
+}
+
+/// A digest of a name: users who have not proved to be anybody may say any, of any length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Name(u128);
+
+/// Which connections are a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Those that are alike and shared.
+    Shared(PoolKey),
+    /// Those that belong to one client each.
+    Dedicated(Owner),
+}
+
+impl Kind {
+    pub(super) fn owner(&self) -> &Owner {
+        match self {
+            Self::Shared(key) => &key.owner,
+            Self::Dedicated(owner) => owner,
+        }
+    }
+}
+
+impl Owner {
+    pub fn of(startup: &StartupMessage) -> Self {
+        Self { user: Name::of(startup.user()), database: Name::of(startup.database()) }
+    }
+}
+
+impl Name {
+    fn of(name: &[u8]) -> Self {
+        let digest: [u8; 32] = Sha256::digest(name).into();
+        Self(digest.first_chunk().map_or(0, |first| u128::from_be_bytes(*first)))
+    }
+}
 
 /// How one more connection of a group is opened, and what the last one said when it was.
 pub struct Recipe {
@@ -56,6 +101,6 @@ impl PoolKey {
             UpstreamSecret::Md5(hash) => field(hash.as_bytes()),
             UpstreamSecret::Scram(keys) => field(&keys.client_key),
         }
-        Self(hasher.finalize().into())
+        Self { digest: hasher.finalize().into(), owner: Owner::of(startup) }
     }
 }

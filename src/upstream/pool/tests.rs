@@ -8,8 +8,12 @@ use crate::wire::startup::{FirstPacket, put_startup};
 use crate::wire::stream::Stream;
 
 fn startup(database: &str) -> StartupMessage {
+    startup_of("u", database)
+}
+
+fn startup_of(user: &str, database: &str) -> StartupMessage {
     let mut raw = BytesMut::new();
-    put_startup(&mut raw, 196_608, [(&b"user"[..], &b"u"[..]), (b"database", database.as_bytes())]);
+    put_startup(&mut raw, 196_608, [(&b"user"[..], user.as_bytes()), (b"database", database.as_bytes())]);
     match FirstPacket::decode(raw.freeze()) {
         Ok(FirstPacket::Startup(startup)) => startup,
         other => panic!("{other:?}"),
@@ -18,6 +22,10 @@ fn startup(database: &str) -> StartupMessage {
 
 fn key(database: &str) -> PoolKey {
     PoolKey::new(&startup(database), &UpstreamSecret::None, 0)
+}
+
+fn owner(user: &str, database: &str) -> Owner {
+    Owner::of(&startup_of(user, database))
 }
 
 /// The answers of a server that has nothing left.
@@ -56,18 +64,56 @@ const NO_TIME: Duration = Duration::ZERO;
 #[tokio::test]
 async fn there_are_never_more_connections_than_allowed() {
     let pool = pool(1, 0);
-    let permit = pool.acquire(NO_TIME).await.unwrap();
-    let full = pool.acquire(NO_TIME).await.unwrap_err().to_error_response();
+    let permit = pool.acquire(owner("u", "a"), NO_TIME).await.unwrap();
+    let full = pool.acquire(owner("u", "a"), NO_TIME).await.unwrap_err().to_error_response();
     assert_eq!((full.code, &*full.message), ("53300", "sorry, too many clients already"));
     drop(permit);
-    pool.acquire(NO_TIME).await.unwrap();
+    pool.acquire(owner("u", "a"), NO_TIME).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_user_and_a_database_have_no_more_than_their_own() {
+    let config = config::Pool { max_connections_per_user: 2, max_connections_per_database: 3, ..Default::default() };
+    let pool = Pool::new(&config);
+    let acquire = async |user, database| pool.acquire(owner(user, database), NO_TIME).await;
+    let first = acquire("u", "a").await.unwrap();
+    let _second = acquire("u", "b").await.unwrap();
+    acquire("u", "c").await.expect_err("the user has two");
+    let _third = acquire("v", "a").await.unwrap();
+    let _fourth = acquire("w", "a").await.unwrap();
+    acquire("x", "a").await.expect_err("three are in the database");
+    drop(first);
+    let _fifth = acquire("x", "a").await.unwrap();
+    let _sixth = acquire("u", "c").await.unwrap();
+    acquire("u", "d").await.expect_err("the user has two again");
+    pool.set_limits(&config::Pool::default());
+    acquire("u", "d").await.expect("there are no such limits any more");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_limit_of_his_user_is_helped_by_an_idle_connection_of_that_user_only() {
+    let config = config::Pool { max_connections_per_user: 1, max_idle: 4, ..Default::default() };
+    let pool = Pool::new(&config);
+    let mut servers = Vec::new();
+    for user in ["u", "v"] {
+        let (connection, server) = connection(CLEAN);
+        let permit = pool.acquire(owner(user, "a"), NO_TIME).await.unwrap();
+        let key = PoolKey::new(&startup_of(user, "a"), &UpstreamSecret::None, 0);
+        pool.give_back(Backend::new(connection, permit), key).await;
+        servers.push(server.await.unwrap());
+    }
+    assert_eq!(pool.idle_connections(), 2);
+    let _permit = pool.acquire(owner("u", "b"), NO_TIME).await.expect("the idle one of that user was closed");
+    assert_eq!(pool.idle_connections(), 1);
+    pool.acquire(owner("u", "c"), NO_TIME).await.expect_err("closing the other user's would not help");
+    assert_eq!(pool.idle_connections(), 1);
 }
 
 #[tokio::test]
 async fn a_clean_connection_is_used_again_under_its_own_key_only() {
     let pool = pool(2, 1);
     let (connection, server) = connection(CLEAN);
-    pool.give_back(Backend::new(connection, pool.acquire(NO_TIME).await.unwrap()), key("a")).await;
+    pool.give_back(Backend::new(connection, pool.acquire(owner("u", "a"), NO_TIME).await.unwrap()), key("a")).await;
     let _server = server.await.unwrap();
     assert_eq!(pool.idle_connections(), 1);
     assert!(pool.take(&key("b")).is_none());
@@ -100,9 +146,9 @@ async fn a_connection_that_does_not_come_clean_is_closed() {
         let pool = pool(1, 1);
         let (connection, server) = connection(answer);
         let close = tokio::spawn(async move { drop(server.await.unwrap()) });
-        pool.give_back(Backend::new(connection, pool.acquire(NO_TIME).await.unwrap()), key("a")).await;
+        pool.give_back(Backend::new(connection, pool.acquire(owner("u", "a"), NO_TIME).await.unwrap()), key("a")).await;
         assert_eq!(pool.idle_connections(), 0, "{answer:?}");
-        pool.acquire(NO_TIME).await.expect("its permit is free again");
+        pool.acquire(owner("u", "a"), NO_TIME).await.expect("its permit is free again");
         close.await.unwrap();
     }
 }
@@ -111,17 +157,17 @@ async fn a_connection_that_does_not_come_clean_is_closed() {
 async fn a_connection_that_has_ended_is_not_handed_out() {
     let pool = pool(1, 1);
     let (connection, server) = connection(CLEAN);
-    pool.give_back(Backend::new(connection, pool.acquire(NO_TIME).await.unwrap()), key("a")).await;
+    pool.give_back(Backend::new(connection, pool.acquire(owner("u", "a"), NO_TIME).await.unwrap()), key("a")).await;
     drop(server.await.unwrap());
     assert!(pool.take(&key("a")).is_none());
-    pool.acquire(NO_TIME).await.expect("its permit is free again");
+    pool.acquire(owner("u", "a"), NO_TIME).await.expect("its permit is free again");
 }
 
 #[tokio::test]
 async fn an_idle_connection_gives_way_to_another_key() {
     let pool = pool(1, 1);
     let (connection, server) = connection(CLEAN);
-    pool.give_back(Backend::new(connection, pool.acquire(NO_TIME).await.unwrap()), key("a")).await;
+    pool.give_back(Backend::new(connection, pool.acquire(owner("u", "a"), NO_TIME).await.unwrap()), key("a")).await;
     let _server = server.await.unwrap();
-    pool.acquire(NO_TIME).await.expect("the idle one was closed");
+    pool.acquire(owner("u", "a"), NO_TIME).await.expect("the idle one was closed");
 }

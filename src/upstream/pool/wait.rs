@@ -12,7 +12,7 @@ use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::timeout;
 
-use super::{Grant, Inner, NOBODY, PoolKey};
+use super::{Grant, Inner, Kind, NOBODY};
 use crate::wire::error::{ErrorResponse, sqlstate};
 
 #[derive(Debug, Error)]
@@ -23,22 +23,22 @@ impl PoolFull {
     pub fn to_error_response(&self) -> ErrorResponse {
         ErrorResponse::fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
             .detail(self.to_string())
-            .hint("All connections that pool.max_upstream_connections and pool.size of the proxy allow are in use.")
+            .hint("All connections that the proxy may open for this user and database are in use: see [pool] in its configuration.")
     }
 }
 
 #[derive(Debug)]
 pub struct Waiting {
     pool: Arc<Inner>,
-    key: Option<PoolKey>,
+    kind: Kind,
     ticket: u64,
     /// `None` once it has given what it had to give.
     receive: Option<Receiver<Grant>>,
 }
 
 impl Waiting {
-    pub(super) fn new(pool: Arc<Inner>, key: Option<PoolKey>, ticket: u64, receive: Receiver<Grant>) -> Self {
-        Self { pool, key, ticket, receive: Some(receive) }
+    pub(super) fn new(pool: Arc<Inner>, kind: Kind, ticket: u64, receive: Receiver<Grant>) -> Self {
+        Self { pool, kind, ticket, receive: Some(receive) }
     }
 
     /// What was there at once.
@@ -69,13 +69,13 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         let Some(mut receive) = self.receive.take() else { return };
         let mut state = self.pool.state();
-        if let Some(group) = state.groups.get_mut(&self.key) {
+        if let Some(group) = state.groups.get_mut(&self.kind) {
             if let Ok(place) = group.queue.binary_search_by_key(&self.ticket, |waiter| waiter.ticket) {
                 group.queue.remove(place);
                 self.pool.waiting.fetch_sub(1, Ordering::SeqCst);
             }
             if group.permits == 0 && !group.is_hungry() {
-                state.groups.remove(&self.key);
+                state.groups.remove(&self.kind);
             }
         }
         drop(state);
