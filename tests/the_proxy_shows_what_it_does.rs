@@ -8,6 +8,7 @@ mod watching {
     mod admin;
     mod admission;
     mod http;
+    mod manifests;
     mod metrics;
     mod pausing;
     mod shipping;
