@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One interleaved comparison on this machine: PostgreSQL directly, PgBouncer (session mode), HeliosProxy with the cache off and on.
 # All over TCP on the loopback interface, one throw-away cluster. Figures are medians over rounds, as ratios to direct.
-#   benches/compare.sh [OUTPUT_FILE]
+#   benches/compare.sh [OUTPUT_FILE]     writes the table there, too, and beside it a plot as OUTPUT_FILE.svg (by plot.py)
 # ROUNDS (3), CELL_SECONDS (2), SCALE (10), CLIENTS ("1 8 32"), REPEATS (5000). With the defaults it takes about six minutes. Leaves nothing behind.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
@@ -151,4 +151,7 @@ ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'; }
   echo "cache hits of all cells: $(http_get "$ON_HTTP" /metrics | awk '/^heliosdb_cache_accesses_total[{].*result="hit"/ { n += $2 } END { printf "%d", n }')"
 } > "$DIR/table"
 cat "$DIR/table"
-[ -z "$OUTPUT" ] || cp "$DIR/table" "$OUTPUT"
+if [ -n "$OUTPUT" ]; then
+  cp "$DIR/table" "$OUTPUT"
+  if command -v python3 >/dev/null; then "$ROOT/benches/plot.py" "$OUTPUT" > "${OUTPUT%.*}.svg"; fi
+fi
