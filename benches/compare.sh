@@ -45,9 +45,11 @@ INI
 chmod 644 "$DIR/pgbouncer.ini"
 as_owner "$BOUNCER" -q -d "$DIR/pgbouncer.ini" >/dev/null 2>&1
 
-proxy_start "$DIR/off.log" bench --no-cache
+# As PgBouncer they keep the connections of clients who have left: a cell begins with backends that are warm.
+export HELIOSPROXY_POOL_MODE=session HELIOSPROXY_POOL_MAX_IDLE=100
+proxy_start "$DIR/off.log" bench --auth trust --no-cache
 PORT[off]=$PROXY_PORT OFF_PID=$PROXY_PID
-proxy_start "$DIR/on.log" bench
+proxy_start "$DIR/on.log" bench --auth trust
 PORT[on]=$PROXY_PORT ON_PID=$PROXY_PID ON_HTTP=$PROXY_HTTP
 VARIANTS="direct pgbouncer off on"
 

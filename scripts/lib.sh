@@ -129,10 +129,12 @@ need_proxy() {
 PROXY_PIDS=()
 
 # proxy_start LOG DATABASE [ARGUMENT...]: on PROXY_PORT, HTTP on PROXY_HTTP, process PROXY_PID.
+# In a session of its own, as a service manager starts it and as PostgreSQL's and PgBouncer's daemons make one: Linux shares out the
+# cores among sessions first (autogroups), and a measured proxy must not share its part with the client that measures it.
 proxy_start() {
   local log=$1 database=$2; shift 2
   PROXY_PORT=$(free_port) PROXY_HTTP=$(free_port)
-  "$PROXY" --upstream "postgres://postgres@127.0.0.1:$CLUSTER_PORT/$database" --listen "127.0.0.1:$PROXY_PORT" \
+  setsid "$PROXY" --upstream "postgres://postgres@127.0.0.1:$CLUSTER_PORT/$database" --listen "127.0.0.1:$PROXY_PORT" \
     --http "127.0.0.1:$PROXY_HTTP" "$@" >"$log" 2>&1 </dev/null &
   PROXY_PID=$!
   PROXY_PIDS+=("$PROXY_PID")

@@ -202,8 +202,9 @@ impl Backend {
     }
 }
 
-/// A second handle of the same socket takes the first one's place: only new ones can be given to a runtime.
-fn register(stream: &mut Stream) -> io::Result<()> {
+/// Gives a stream to the present thread's runtime. A second handle of the same socket takes the first one's place: only new ones
+/// can be given to a runtime.
+pub(super) fn register(stream: &mut Stream) -> io::Result<()> {
     let again = |fd: BorrowedFd<'_>| fd.try_clone_to_owned();
     match stream {
         Stream::Tcp(tcp) => *tcp = TcpStream::from_std(again(tcp.as_fd())?.into())?,

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::backend::{Backend, is_quiet};
+use super::backend::{Backend, is_quiet, register};
 use super::login::{Connection, UpstreamSecret};
 use crate::config;
 use crate::wire::startup::StartupMessage;
@@ -264,15 +264,16 @@ impl Pool {
         self.sweep();
     }
 
-    /// An idle dedicated connection that is as good as a new one, and since when it is idle.
+    /// An idle dedicated connection that is as good as a new one, driven by the present thread, and since when it is idle.
     pub fn take(&self, key: &PoolKey) -> Option<(Connection, Permit, Instant)> {
         self.sweep();
         loop {
             let mut state = self.0.state();
             let place = state.idle.iter().rposition(|idle| idle.key == *key)?;
-            let found = state.idle.remove(place)?;
+            let mut found = state.idle.remove(place)?;
             drop(state);
-            if is_quiet(&found.connection.stream) {
+            let stream = &mut found.connection.stream;
+            if is_quiet(stream) && register(stream).is_ok() {
                 return Some((found.connection, found.permit, found.since));
             }
         }

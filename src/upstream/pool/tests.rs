@@ -1,3 +1,5 @@
+use std::io::Write;
+
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -119,6 +121,25 @@ async fn a_clean_connection_is_used_again_under_its_own_key_only() {
     assert!(pool.take(&key("b")).is_none());
     assert!(pool.take(&key("a")).is_some());
     assert!(pool.take(&key("a")).is_none());
+}
+
+#[test]
+fn the_thread_that_takes_a_connection_drives_it() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let pool = pool(1, 1);
+    let first = runtime();
+    let server = first.block_on(async {
+        let (connection, server) = connection(CLEAN);
+        pool.give_back(Backend::new(connection, pool.acquire(NO_TIME).await.unwrap()), key("a")).await;
+        server.await.unwrap().into_std().unwrap()
+    });
+    // What it drove is not driven any more.
+    drop(first);
+    runtime().block_on(async {
+        let (mut connection, ..) = pool.take(&key("a")).unwrap();
+        (&server).write_all(b"!").unwrap();
+        assert_eq!(connection.stream.read_u8().await.unwrap(), b'!');
+    });
 }
 
 #[tokio::test]
