@@ -111,10 +111,11 @@ impl Backend {
         }
     }
 
-    /// Back to what it was made of, when nothing is outstanding on it.
+    /// Back to what it was made of, when nothing is outstanding on it. Its parameters are what the server said last.
     pub fn into_parts(self) -> (Connection, Permit) {
-        let Self { stream, peer, input: buffer, pid, secret, permit, .. } = self;
-        (Connection { stream, peer, buffer, parameters: Vec::new(), pid, secret, notices: Vec::new() }, permit)
+        let Self { stream, peer, input: buffer, reported, pid, secret, permit, .. } = self;
+        let parameters = Arc::unwrap_or_clone(reported).0;
+        (Connection { stream, peer, buffer, parameters, pid, secret, notices: Vec::new() }, permit)
     }
 
     /// DISCARD ALL has succeeded.

@@ -1,6 +1,6 @@
 //! How many may come in.
 
-use crate::harness::raw::{PROTOCOL_3_0, Raw, startup};
+use crate::harness::raw::{Frame, PROTOCOL_3_0, Raw, startup};
 use crate::harness::{Client, Options, Stage, wait_until, within};
 
 /// The SQLSTATE with which a fresh connection is refused.
@@ -118,8 +118,47 @@ async fn a_client_leaves_no_upstream_connection_behind() {
 }
 
 #[tokio::test]
-async fn a_kept_upstream_connection_is_as_clean_as_a_new_one() {
-    let options = Options::default().arg("--auth").arg("trust").key("pool.max_idle", 4);
+async fn a_kept_dedicated_connection_is_as_clean_as_a_new_one() {
+    kept_connections_are_as_clean_as_new_ones("session").await;
+}
+
+#[tokio::test]
+async fn a_kept_shared_connection_is_as_clean_as_a_new_one() {
+    kept_connections_are_as_clean_as_new_ones("auto").await;
+}
+
+#[tokio::test]
+async fn whoever_gets_a_kept_connection_is_told_the_same_settings() {
+    let options = Options::default().arg("--auth").arg("trust").key("pool.mode", "session").key("pool.max_idle", 4);
+    let stage = Stage::with(options).await;
+    let (first, expected) = greeted(&stage).await;
+    assert!(expected.iter().any(|frame| frame.body.starts_with(b"client_encoding\0UTF8")), "{expected:?}");
+    for setting in ["TimeZone", "application_name"] {
+        let (mut client, told) = greeted(&stage).await;
+        assert_eq!(told, expected);
+        client.query(&format!("SET {setting} = 'Japan'")).await;
+        drop(client);
+        until_kept(&stage).await;
+    }
+    assert_eq!(greeted(&stage).await.1, expected);
+    drop(first);
+}
+
+/// A client, and what it was told of settings.
+async fn greeted(stage: &Stage) -> (Raw, Vec<Frame>) {
+    let raw = stage.raw().await;
+    let mut told: Vec<_> = raw.greeting.iter().filter(|frame| frame.tag == b'S').cloned().collect();
+    told.sort_by(|a, b| a.body.cmp(&b.body));
+    (raw, told)
+}
+
+async fn until_kept(stage: &Stage) {
+    let idle = "heliosdb_connections{side=\"upstream\",state=\"idle\"}";
+    wait_until("its connection is kept", async || stage.proxy.metric(idle).await == 1.0).await;
+}
+
+async fn kept_connections_are_as_clean_as_new_ones(mode: &str) {
+    let options = Options::default().arg("--auth").arg("trust").key("pool.mode", mode).key("pool.max_idle", 4);
     let stage = Stage::with(options).await;
     stage.direct().await.run("CREATE TABLE t AS SELECT 'real' AS v").await;
     for _ in 0..4 {
