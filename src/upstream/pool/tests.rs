@@ -130,7 +130,7 @@ fn the_thread_that_takes_a_connection_drives_it() {
     let first = runtime();
     let server = first.block_on(async {
         let (connection, server) = connection(CLEAN);
-        pool.give_back(Backend::new(connection, pool.acquire(NO_TIME).await.unwrap()), key("a")).await;
+        pool.give_back(Backend::new(connection, pool.acquire(owner("u", "a"), NO_TIME).await.unwrap()), key("a")).await;
         server.await.unwrap().into_std().unwrap()
     });
     // What it drove is not driven any more.
