@@ -78,6 +78,22 @@ async fn the_breaker_refuses_at_once_until_the_server_is_seen_again() {
 }
 
 #[tokio::test]
+async fn a_client_is_refused_by_the_attempt_that_finds_the_breaker_open() {
+    let options = Options::default()
+        .key("retry.max_attempts", 100)
+        .key("retry.initial_delay_ms", 1)
+        .key("retry.max_delay_ms", 1)
+        .key("breaker.failure_threshold", 3)
+        .key("breaker.timeout_ms", 3_600_000);
+    let (relay, proxy) = behind_a_relay(options).await;
+    relay.cut();
+    for _ in 0..3 {
+        assert_eq!(refusal(&proxy).await.field('C').as_deref(), Some("57P03"));
+    }
+    assert_eq!(proxy.metric(FAILED_RETRIES).await, 2.0, "three attempts of the first client, and none of the others");
+}
+
+#[tokio::test]
 async fn the_clients_own_errors_open_nothing() {
     let (_relay, proxy) = behind_a_relay(Options::default().key("breaker.failure_threshold", 1)).await;
     for _ in 0..3 {

@@ -162,6 +162,48 @@ async fn connections_that_nobody_uses_are_closed_but_for_some() {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_old_is_replaced_between_two_transactions() {
+    let stage = Stage::with(sharing(5).key("pool.max_lifetime_secs", 1)).await;
+    let client = stage.client().await;
+    let first = client.backend_pid().await;
+    client.run("BEGIN").await;
+    let direct = stage.direct().await;
+    let old = "SELECT bool_or(backend_start < now() - interval '1.1 s') FROM pg_stat_activity WHERE pid =";
+    direct.until("it is old", &format!("{old} {first}")).await;
+    assert_eq!(client.backend_pid().await, first, "a transaction keeps it");
+    client.run("COMMIT").await;
+    assert_ne!(client.backend_pid().await, first);
+    direct.until("it is closed", &format!("SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = {first}")).await;
+}
+
+#[tokio::test]
+async fn a_kind_of_connection_is_bounded_by_its_size() {
+    let stage = Stage::with(sharing(10).key("pool.size", 1)).await;
+    stage.direct().await.run("CREATE ROLE pool_waiting_sized LOGIN").await;
+    let (mut one, mut two) = (stage.raw().await, stage.raw().await);
+    one.query("BEGIN").await;
+    two.send_batch(Batch::new().query("SELECT 2")).await;
+    stage.client_as("pool_waiting_sized").await.run("SELECT 1").await;
+    let count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'postgres'
+        AND backend_type = 'client backend' AND application_name <> 'heliosproxy' AND pid <> pg_backend_pid()";
+    assert_eq!(stage.direct().await.one(count).await, "1");
+    one.query("COMMIT").await;
+    assert_eq!(two.until_ready().await[1].text(), "2");
+}
+
+#[tokio::test]
+async fn kept_connections_of_clients_that_have_left_are_closed_when_they_were_idle_for_long() {
+    let options = sharing(10).key("pool.mode", "session").key("pool.max_idle", 5).key("pool.idle_timeout_secs", 1);
+    let stage = Stage::with(options).await;
+    let client = stage.client().await;
+    let pid = client.backend_pid().await;
+    drop(client);
+    let direct = stage.direct().await;
+    direct.until("it is closed", &format!("SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = {pid}")).await;
+    stage.client().await.run("SELECT 1").await;
+}
+
+#[tokio::test]
 async fn a_restart_of_the_server_is_not_noticed_by_idle_clients() {
     let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start(false)));
     let stage = Stage::on(cluster, sharing(3)).await;

@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 use tokio::time::Instant;
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use super::*;
+use crate::guard::{BreakerError, CircuitBreaker, CircuitBreakerConfig};
 
 #[derive(Debug, PartialEq, Eq)]
 struct Error {
@@ -55,6 +58,30 @@ async fn it_gives_up_after_the_last_attempt_without_a_further_delay() {
 async fn what_is_not_retryable_is_tried_once() {
     let (result, calls, took) = run(&RetryConfig::aggressive(), u32::MAX, false).await;
     assert_eq!((result, calls, took), (Err(Error { retryable: false }), 1, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn around_a_breaker_it_ends_with_the_call_that_opens_it_and_never_hammers_an_open_one() {
+    let config = CircuitBreakerConfig { failure_threshold: 3, ..CircuitBreakerConfig::default() };
+    let breaker = CircuitBreaker::new(config);
+    let patient = exact(RetryConfig { max_attempts: 100, ..RetryConfig::default() });
+    let calls = AtomicU32::new(0);
+    let connect = || async {
+        calls.fetch_add(1, Ordering::Relaxed);
+        Err::<(), _>(Error { retryable: true })
+    };
+    let started = Instant::now();
+    let result = retry_with_backoff(&patient, || breaker.call(connect())).await;
+    assert!(matches!(result, Err(BreakerError::Open { .. })), "{result:?}");
+    assert_eq!(calls.load(Ordering::Relaxed), 3);
+    assert_eq!(started.elapsed(), Duration::from_millis(100 + 200 + 400));
+
+    for _ in 0..10 {
+        let started = Instant::now();
+        let result = retry_with_backoff(&patient, || breaker.call(connect())).await;
+        assert!(matches!(result, Err(BreakerError::Open { .. })), "{result:?}");
+        assert_eq!((calls.load(Ordering::Relaxed), started.elapsed()), (3, Duration::ZERO));
+    }
 }
 
 proptest! {

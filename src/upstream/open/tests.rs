@@ -174,10 +174,13 @@ async fn who_does_not_answer_is_given_up() {
 #[tokio::test]
 async fn a_connection_is_given_up_as_soon_as_the_configuration_says() {
     let (listener, port) = listener().await;
-    let config = Upstream { tcp_user_timeout_ms: 1234, ..plain(TlsMode::Disable) };
+    let config = Upstream { tcp_user_timeout_ms: 1234, keepalive_secs: 77, ..plain(TlsMode::Disable) };
     let stream = open(&target(&config, port)).await.unwrap().stream;
     let Stream::Tcp(stream) = stream else { panic!("no TCP: {stream:?}") };
-    assert_eq!(SockRef::from(&stream).tcp_user_timeout().unwrap(), Some(Duration::from_millis(1234)));
+    let socket = SockRef::from(&stream);
+    assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_millis(1234)));
+    assert!(socket.keepalive().unwrap());
+    assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
     drop(listener);
 }
 
