@@ -19,6 +19,8 @@ use crate::upstream::pool::Holder;
 
 /// Above what Linux gives to processes (`PID_MAX_LIMIT`).
 const FIRST_OWN_PID: i32 = 1 << 23;
+/// From here on the numbers are those of visitors.
+pub(super) const FIRST_VISITOR: i32 = 1 << 30;
 
 const SHUT_DOWN: u8 = 1;
 const END_NOW: u8 = 2;
@@ -162,30 +164,20 @@ pub struct Sessions {
 pub struct Registration {
     sessions: Arc<Sessions>,
     pid: i32,
-    control: Arc<Control>,
 }
 
 impl Sessions {
-    pub fn register(self: &Arc<Self>, pid: i32, secret: Bytes, control: Arc<Control>) -> Registration {
-        lock(&self.keyed).insert(pid, (secret, control.clone()));
-        Registration { sessions: self.clone(), pid, control }
-    }
-
-    /// For a session whose connection may become another's: under this pid if it is free, else under one that nobody has.
-    pub fn register_apart(
-        self: &Arc<Self>,
-        pid: Option<i32>,
-        secret: Bytes,
-        control: Arc<Control>,
-    ) -> (i32, Registration) {
+    /// Under this pid if no other session has it, else under one that neither a session nor a backend has: a backend that has ended
+    /// may have left its pid to another one, and its client still go by it.
+    pub fn register(self: &Arc<Self>, pid: Option<i32>, secret: Bytes, control: Arc<Control>) -> (i32, Registration) {
         let mut keyed = lock(&self.keyed);
         let mut pid = pid.unwrap_or(0);
         while pid <= 0 || keyed.contains_key(&pid) {
-            pid = rand::random_range(FIRST_OWN_PID..=i32::MAX);
+            pid = rand::random_range(FIRST_OWN_PID..FIRST_VISITOR);
         }
-        keyed.insert(pid, (secret, control.clone()));
+        keyed.insert(pid, (secret, control));
         drop(keyed);
-        (pid, Registration { sessions: self.clone(), pid, control })
+        (pid, Registration { sessions: self.clone(), pid })
     }
 
     /// The session with this key.
@@ -211,13 +203,10 @@ impl Sessions {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let mut keyed = lock(&self.sessions.keyed);
-        // The pid may belong to a newer session already: its backend ended before ours did.
-        if keyed.get(&self.pid).is_some_and(|(_, control)| Arc::ptr_eq(control, &self.control)) {
-            keyed.remove(&self.pid);
+        let gone = lock(&self.sessions.keyed).remove(&self.pid);
+        if let Some((_, control)) = gone {
+            control.forget_cancels();
         }
-        drop(keyed);
-        self.control.forget_cancels();
     }
 }
 
@@ -233,22 +222,27 @@ mod tests {
     fn a_key_finds_its_session_and_no_other() {
         let sessions = Arc::new(Sessions::default());
         let (one, two) = (Arc::new(Control::new(Who::default())), Arc::new(Control::new(Who::default())));
-        let first = sessions.register(7, Bytes::from_static(b"abcd"), one.clone());
+        let (pid, first) = sessions.register(Some(7), Bytes::from_static(b"abcd"), one.clone());
+        assert_eq!(pid, 7);
         assert!(sessions.find(7, b"abcd").is_some_and(|found| Arc::ptr_eq(&found, &one)));
         assert!(sessions.find(7, b"abce").is_none());
         assert!(sessions.find(7, b"").is_none());
         assert!(sessions.find(8, b"abcd").is_none());
 
-        let _second = sessions.register(7, Bytes::from_static(b"wxyz"), two);
+        let (apart, _second) = sessions.register(Some(7), Bytes::from_static(b"wxyz"), two);
+        assert!((FIRST_OWN_PID..FIRST_VISITOR).contains(&apart), "{apart}");
+        assert!(sessions.find(7, b"abcd").is_some(), "the newer one leaves the older one's key");
         drop(first);
-        assert!(sessions.find(7, b"wxyz").is_some(), "the older one's end leaves the newer one's key");
+        assert!(sessions.find(7, b"abcd").is_none() && sessions.find(apart, b"wxyz").is_some());
+        let (none, _third) = sessions.register(None, Bytes::new(), one);
+        assert!(none >= FIRST_OWN_PID);
     }
 
     #[tokio::test]
     async fn a_cancel_ends_when_the_session_has_dealt_with_it_or_is_gone() {
         let sessions = Arc::new(Sessions::default());
         let control = Arc::new(Control::new(Who::default()));
-        let registration = sessions.register(7, Bytes::from_static(b"abcd"), control.clone());
+        let registration = sessions.register(Some(7), Bytes::from_static(b"abcd"), control.clone()).1;
         let cancel = tokio::spawn({
             let control = control.clone();
             async move { control.cancel().await }

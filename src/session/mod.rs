@@ -19,6 +19,7 @@ mod handover;
 mod jobs;
 mod known;
 pub mod limits;
+mod login;
 mod lookup;
 mod naming;
 mod negotiate;
@@ -42,6 +43,7 @@ mod traces;
 mod user_seats;
 mod verdict;
 mod visitor;
+mod welcome;
 mod witness;
 
 use std::collections::VecDeque;

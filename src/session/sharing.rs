@@ -13,8 +13,8 @@ use std::time::Duration;
 use super::connecting::{self, Obtained};
 use super::cycle::{End, Side, terminated};
 use super::jobs::Job;
-use super::startup::enter;
 use super::traces::{Pin, Traces};
+use super::welcome::enter;
 use super::{Session, Status};
 use crate::config;
 use crate::telemetry::metrics::{Side as SideLabel, State};
@@ -218,7 +218,7 @@ impl Session {
         let (input, output) = (std::mem::take(&mut backend.input), std::mem::take(&mut backend.output));
         self.upstream = Side::with_buffers(input, output);
         self.control.activity.works_on(backend.pid);
-        if self.sharing.is_some() && backend.told() != self.told_pid {
+        if backend.told() != self.told_pid {
             backend.is_known_as(self.told_pid, &self.shared.aliases);
         }
         self.backend = Some(backend);

@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::activity::Who;
 use super::auth::{AuthError, Secret};
-use super::control::{Control, Registration};
+use super::control::{Control, FIRST_VISITOR, Registration};
 use super::{Seats, Shared};
 use crate::config::{Admin, AuthMode, Config};
 use crate::wire::error::{ErrorResponse, sqlstate};
@@ -26,9 +26,6 @@ pub const ADMIN_DATABASE: &str = "helios";
 
 /// Visitors at once. They do not count as clients: when all seats are taken somebody must be able to look why.
 const MOST_VISITORS: usize = 32;
-
-/// Numbers of visitors begin here, far above the process ids that stand for other clients.
-const FIRST_NUMBER: i32 = 1 << 30;
 
 /// Somebody who may look into the proxy.
 pub struct Visitor {
@@ -52,7 +49,7 @@ pub struct VisitorSeats {
 impl VisitorSeats {
     /// One that no other visitor has: there are fewer than numbers.
     fn number(&self) -> i32 {
-        FIRST_NUMBER | (self.numbers.fetch_add(1, Ordering::Relaxed) & (FIRST_NUMBER - 1))
+        FIRST_VISITOR | (self.numbers.fetch_add(1, Ordering::Relaxed) & (FIRST_VISITOR - 1))
     }
 }
 
@@ -121,7 +118,7 @@ impl Visitor {
         }));
         let secret = Bytes::from_owner(rand::random::<[u8; 4]>());
         let number = shared.visitors.number();
-        let registration = shared.sessions.register(number, secret.clone(), control.clone());
+        let (number, registration) = shared.sessions.register(Some(number), secret.clone(), control.clone());
         Self { stream, control, may_change: admitted.may_change, number, secret, _registration: registration }
     }
 }

@@ -13,6 +13,7 @@ pub struct Aliases(Mutex<HashMap<i32, i32>>);
 pub struct Alias {
     all: Arc<Aliases>,
     backend: i32,
+    told: i32,
 }
 
 impl Aliases {
@@ -28,17 +29,22 @@ impl Aliases {
 
 impl Alias {
     pub fn new(all: &Arc<Aliases>, backend: i32) -> Self {
-        Self { all: all.clone(), backend }
+        Self { all: all.clone(), backend, told: backend }
     }
 
-    pub fn is(&self, told: i32) {
+    pub fn is(&mut self, told: i32) {
+        self.told = told;
         self.all.entries().insert(self.backend, told);
     }
 }
 
 impl Drop for Alias {
     fn drop(&mut self) {
-        self.all.entries().remove(&self.backend);
+        let mut entries = self.all.entries();
+        // The backend may have ended before its connection did, and its pid belong to another one by now.
+        if entries.get(&self.backend) == Some(&self.told) {
+            entries.remove(&self.backend);
+        }
     }
 }
 
@@ -49,12 +55,16 @@ mod tests {
     #[test]
     fn an_alias_ends_with_its_connection() {
         let all = Arc::new(Aliases::default());
-        let alias = Alias::new(&all, 7);
+        let mut alias = Alias::new(&all, 7);
         assert_eq!(all.told(7), 7);
         alias.is(100);
         alias.is(200);
         assert_eq!((all.told(7), all.told(8)), (200, 8));
+        let mut of_the_next = Alias::new(&all, 7);
+        of_the_next.is(300);
         drop(alias);
+        assert_eq!(all.told(7), 300, "its backend was gone, and this is another one");
+        drop(of_the_next);
         assert_eq!(all.told(7), 7);
     }
 }
