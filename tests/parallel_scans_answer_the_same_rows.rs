@@ -15,6 +15,7 @@ mod harness;
 mod parallel {
     mod endings;
     mod generator;
+    mod groups;
     mod left_alone;
     mod partitions;
     mod sessions;

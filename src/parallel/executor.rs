@@ -3,8 +3,8 @@
 //! **Invariant.** Whatever becomes of a statement, its [`Rows`] say how it ends, and every connection that worked on it is given back
 //! clean or closed. Dropping the `Rows` stops all of them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::ParallelConfig;
 use super::chunks::{ChunkLimits, Chunks};
+use super::gather::Gather;
+use super::grouping::Grouping;
 use super::link::{Link, LinkError, Stop};
 use super::order::{Failure, Item, Ordered, Place};
 use super::pool::{LinkKey, LinkPermit, LinkPool};
@@ -69,6 +71,8 @@ struct Work {
     working: AtomicUsize,
     wanted: AtomicUsize,
     most: AtomicUsize,
+    /// What the ranges' rows are put together in, if they are partial groups.
+    gather: OnceLock<Gather>,
     _memory: OwnedSemaphorePermit,
 }
 
@@ -130,6 +134,7 @@ impl ParallelQueryExecutor {
             limits,
             working: AtomicUsize::new(1),
             wanted: AtomicUsize::new(wanted),
+            gather: OnceLock::new(),
             _memory: memory,
         };
         tokio::spawn(run(Arc::new(work)));
@@ -231,7 +236,7 @@ async fn run(work: Arc<Work>) {
     };
     if let Err(unfit) = led {
         tracing::debug!(%unfit, "a split statement has no leader");
-        work.ordered.fail(unfit.into_frame(), false);
+        unfit.fail(&work.ordered);
     }
     witness.1 = true;
 }
@@ -240,25 +245,59 @@ async fn run(work: Arc<Work>) {
 async fn lead(work: &Arc<Work>) -> Result<(), Unfit> {
     let mut stop = work.ordered.stop_signal();
     let mut leader = Worker::hire(work, &mut stop).await?;
+    if let Some(grouping) = &work.query.grouping {
+        return lead_groups(work, grouping, leader, &mut stop).await;
+    }
     let begun = Arc::new(work.query.lead(leader.link()?, &mut stop).await.map_err(Unfit::Link)?);
+    let description = begun.description.clone();
+    read_all(work, &mut leader, &begun, &mut stop, |count| work.ordered.begin(description, count)).await;
+    Ok(())
+}
+
+/// The same for partial groups: they are put together when all ranges have been read, and what comes out is the answer's only range.
+async fn lead_groups(work: &Arc<Work>, grouping: &Grouping, mut leader: Worker, stop: &mut Stop) -> Result<(), Unfit> {
+    let (begun, merging) = work.query.lead_groups(grouping, leader.link()?, stop).await.map_err(Unfit::Link)?;
+    let begun = Arc::new(begun);
+    let gather = work.gather.get_or_init(|| Gather::new(&merging, work.limits.memory));
+    let mut ranges = 0;
+    read_all(work, &mut leader, &begun, stop, |count| ranges = count).await;
+    if work.ordered.is_stopped() {
+        return Ok(());
+    }
+    let parts = gather.finish(ranges).map_err(Unfit::Link)?;
+    work.ordered.begin(merging.description.clone(), 1);
+    let place = Place { ordered: &work.ordered, range: 0 };
+    let rows = work.query.merge(parts, &begun, leader.link()?, stop, place).await.map_err(Unfit::Link)?;
+    work.ordered.complete(0, rows);
+    Ok(())
+}
+
+/// Reads all ranges, over the leader's connection and those of the followers; `begin` is told how many there are. Failures are the
+/// statement's.
+async fn read_all(
+    work: &Arc<Work>,
+    leader: &mut Worker,
+    begun: &Arc<Begun>,
+    stop: &mut Stop,
+    begin: impl FnOnce(usize),
+) {
     let mut followers = JoinSet::new();
     if work.limits.stealing {
-        let chunks = Arc::new(Chunks::stealing(&begun.size, work.chunk_limits(&begun), work.query.degree));
-        work.ordered.begin(begun.description.clone(), chunks.count());
-        let grow = grow(work, &begun, &chunks, &mut followers);
+        let chunks = Arc::new(Chunks::stealing(&begun.size, work.chunk_limits(begun), work.query.degree));
+        begin(chunks.count());
+        let grow = grow(work, begun, &chunks, &mut followers);
         // The first range is read at once, by the connection in hand.
-        tokio::join!(leader.work(&begun, &chunks, 0), grow);
+        tokio::join!(leader.work(begun, &chunks, 0), grow);
     } else {
-        let hired = hire_all(work, &begun, &mut stop).await;
-        let chunks = Arc::new(Chunks::in_turn(&begun.size, work.chunk_limits(&begun), hired.len() + 1));
-        work.ordered.begin(begun.description.clone(), chunks.count());
+        let hired = hire_all(work, begun, stop).await;
+        let chunks = Arc::new(Chunks::in_turn(&begun.size, work.chunk_limits(begun), hired.len() + 1));
+        begin(chunks.count());
         for (number, follower) in hired.into_iter().enumerate() {
             followers.spawn(follow(follower, begun.clone(), chunks.clone(), number + 1));
         }
-        leader.work(&begun, &chunks, 0).await;
+        leader.work(begun, &chunks, 0).await;
     }
     while followers.join_next().await.is_some() {}
-    Ok(())
 }
 
 /// Adds connections while that helps, and takes them away while the client has more than it can take.
@@ -275,7 +314,9 @@ async fn grow(work: &Arc<Work>, begun: &Arc<Begun>, chunks: &Arc<Chunks>, follow
         while followers.try_join_next().is_some() {}
         let wanted = work.wanted.load(Ordering::Relaxed);
         if work.limits.adaptive {
-            let next = match (work.ordered.was_starved(), work.ordered.is_ahead()) {
+            // Whoever waits for groups waits for all of them.
+            let is_starved = work.query.grouping.is_some() || work.ordered.was_starved();
+            let next = match (is_starved, work.ordered.is_ahead()) {
                 (true, _) => (wanted + 1).min(work.most.load(Ordering::Relaxed)),
                 (false, true) => (wanted - 1).max(1),
                 (false, false) => wanted,
@@ -374,20 +415,26 @@ impl Worker {
             if matches!(error, LinkError::Io(_) | LinkError::Closed) {
                 self.work.executor.lookout.lost(&Loss { last_words: None, owed: true });
             }
-            self.work.ordered.fail(error.into_frame(), false);
+            self.work.ordered.fail_by(error);
         }
     }
 
     async fn read_ranges(&mut self, begun: &Begun, chunks: &Chunks, number: usize) -> Result<(), LinkError> {
         let mut stop = self.work.ordered.stop_signal();
         let Some((link, _)) = &mut self.hired else { return Ok(()) };
-        let Work { ordered, query, working, wanted, limits, .. } = &*self.work;
+        let Work { ordered, query, working, wanted, limits, gather, .. } = &*self.work;
         loop {
             let is_surplus = limits.adaptive && number > 0;
             if is_surplus && working.load(Ordering::Relaxed) > wanted.load(Ordering::Relaxed) {
                 return Ok(());
             }
             let Some(chunk) = chunks.next(number) else { return Ok(()) };
+            if let Some(gather) = gather.get() {
+                let mut rows = gather.rows(chunk);
+                query.read_each(link, begun, chunks.blocks(chunk), &mut stop, |row| rows.keep(row)).await?;
+                rows.complete()?;
+                continue;
+            }
             let place = Place { ordered, range: chunk };
             let rows = query.read(link, begun, chunks.blocks(chunk), &mut stop, place).await?;
             ordered.complete(chunk, rows);
@@ -433,11 +480,13 @@ impl Drop for Worker {
 }
 
 impl Unfit {
-    /// What the client would be told. It is not: the statement runs unsplit.
-    fn into_frame(self) -> Bytes {
+    /// Ends the statement. The client is told only if rows have been sent: without them it runs unsplit.
+    fn fail(self, ordered: &Ordered) {
         match self {
-            Self::Link(error) => error.into_frame(),
-            other => frame(&ErrorResponse::error(sqlstate::CONNECTION_FAILURE, other.to_string())),
+            Self::Link(error) => ordered.fail_by(error),
+            other => {
+                ordered.fail(frame(&ErrorResponse::error(sqlstate::CONNECTION_FAILURE, other.to_string())), false);
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 use super::order::Place;
+use crate::telemetry::metrics::Unsplit;
 use crate::upstream::backend::is_quiet;
 use crate::upstream::login::Connection;
 use crate::upstream::open::{self, Target};
@@ -17,7 +18,7 @@ use crate::upstream::peer::Peer;
 use crate::wire::error::{ErrorResponse, sqlstate};
 use crate::wire::frame::{self, FrameError, HEADER_BYTES, backend};
 use crate::wire::message::Target as Named;
-use crate::wire::message::backend::data_row;
+use crate::wire::message::backend::{data_row, parameter_types};
 use crate::wire::message::encode::{self, EncodeError};
 use crate::wire::stream::Stream;
 
@@ -52,6 +53,9 @@ pub enum LinkError {
     /// A table was attached to the one that is read, or renamed or moved, in the meantime.
     #[error("the statement's tables have changed")]
     Changed,
+    /// What is found out shows that it is not to be split.
+    #[error("it is not split after all: {}", .0.label())]
+    Unfit(Unsplit),
     /// The server's own words: an ErrorResponse frame.
     #[error("{}", message(.0))]
     Server(Bytes),
@@ -63,6 +67,14 @@ fn message(frame: &Bytes) -> String {
 }
 
 impl LinkError {
+    /// Why the statement is not split, if nothing has been sent yet.
+    pub(super) fn reason(&self) -> Unsplit {
+        match self {
+            Self::Unfit(reason) => *reason,
+            _ => Unsplit::Failed,
+        }
+    }
+
     /// What the client is told, as a frame.
     pub fn into_frame(self) -> Bytes {
         match self {
@@ -121,6 +133,8 @@ pub struct Answers {
     pub commands: Vec<Vec<Bytes>>,
     /// RowDescription frames.
     pub descriptions: Vec<Bytes>,
+    /// The types of the parameters of the statement that was described last.
+    pub parameter_types: Vec<u32>,
 }
 
 impl Answers {
@@ -185,6 +199,10 @@ impl Link {
                     kept += frame.len();
                     answers.descriptions.push(frame);
                 }
+                backend::PARAMETER_DESCRIPTION => {
+                    let types = parameter_types(&frame[HEADER_BYTES..]);
+                    answers.parameter_types = types.map_err(|_| LinkError::Protocol("types"))?.collect();
+                }
                 backend::ERROR_RESPONSE => error = error.or(Some(frame)),
                 backend::READY_FOR_QUERY => {
                     self.owes = false;
@@ -194,6 +212,32 @@ impl Link {
             }
             if kept > ANSWER_BYTES {
                 return Err(LinkError::Protocol("it is too long"));
+            }
+        }
+    }
+
+    /// Sends a request of two commands. If `check` likes the rows of the first, each of those of the second is given to `keep` as it
+    /// comes.
+    pub(super) async fn each_row(
+        &mut self,
+        request: Request,
+        stop: &mut Stop,
+        check: impl FnOnce(&[Bytes]) -> Result<(), LinkError>,
+        mut keep: impl FnMut(Bytes) -> Result<(), LinkError>,
+    ) -> Result<(), LinkError> {
+        self.send(request, stop).await?;
+        check(&self.first_command(stop).await?)?;
+        let mut error = None;
+        loop {
+            let (tag, frame) = self.frame(stop).await?;
+            match tag {
+                backend::DATA_ROW => keep(frame.slice(HEADER_BYTES..))?,
+                backend::ERROR_RESPONSE => error = error.or(Some(frame)),
+                backend::READY_FOR_QUERY => {
+                    self.owes = false;
+                    return error.map_or(Ok(()), |frame| Err(LinkError::Server(frame)));
+                }
+                _ => {}
             }
         }
     }

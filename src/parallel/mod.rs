@@ -8,9 +8,12 @@
 //! The session decides what is split (`session::split`); here is how. [`ParallelQueryExecutor`] runs a [`ScanQuery`], whose rows come out
 //! of [`Rows`] in the order of the table's blocks.
 
+mod aggregate;
 mod chunks;
 mod config;
 mod executor;
+mod gather;
+mod grouping;
 mod link;
 mod order;
 mod plan;
@@ -18,9 +21,11 @@ mod pool;
 mod scan;
 mod settings;
 
+pub use aggregate::{AggregateError, AggregateFunction, ParallelAggregator, PartColumn};
 pub use chunks::{ChunkLimits, Chunks, TableSize};
 pub use config::ParallelConfig;
 pub use executor::{ParallelQueryExecutor, Rows};
+pub use grouping::Grouping;
 pub use link::{Answers, Link, LinkError, Request};
 pub use order::{Failure, Item};
 pub use plan::{PlannedScan, ScanThresholds, Shape};

@@ -14,6 +14,7 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::{Notify, watch};
 
 use super::link::{LinkError, Run, Stop};
+use crate::telemetry::metrics::Unsplit;
 
 /// Rows of the range that is due that may wait for the client.
 const DUE_BYTES: usize = 512 * 1024;
@@ -37,6 +38,8 @@ pub struct Failure {
     pub in_row: bool,
     /// It is what the client has asked for: it is not to be tried in another way.
     pub is_final: bool,
+    /// Why it is not split, if nothing has been taken yet.
+    pub reason: Unsplit,
 }
 
 pub(super) struct Ordered {
@@ -124,9 +127,19 @@ impl Ordered {
 
     /// There will be nothing more. The first failure counts.
     pub fn fail(&self, frame: Bytes, is_final: bool) {
+        self.fail_for(Failure { frame, in_row: false, is_final, reason: Unsplit::Failed });
+    }
+
+    /// The same for a failure of one of those that work on it.
+    pub fn fail_by(&self, error: LinkError) {
+        let reason = error.reason();
+        self.fail_for(Failure { frame: error.into_frame(), in_row: false, is_final: false, reason });
+    }
+
+    fn fail_for(&self, failure: Failure) {
         let mut state = self.state();
         if state.failure.is_none() {
-            state.failure = Some(Failure { frame, in_row: false, is_final });
+            state.failure = Some(failure);
         }
         drop(state);
         self.stop();

@@ -36,9 +36,9 @@ struct Tree {
 #[derive(Debug, Clone, Copy)]
 pub struct PlannedScan<'a> {
     pub shape: Shape,
-    /// The plan of the statement itself, and for a range of blocks.
+    /// The plan of the statement itself, and for a range of blocks. For groups that is asked when they are split.
     pub whole: &'a [u8],
-    pub range: &'a [u8],
+    pub range: Option<&'a [u8]>,
     /// Rows in the table as far as the planner knows, and its bytes, TOAST included; of those of its partitions that are read.
     pub rows: f64,
     pub bytes: u64,
@@ -58,8 +58,6 @@ impl From<&ParallelConfig> for ScanThresholds {
     }
 }
 
-/// Partial groups are worth their way only if there are at least so many rows in each.
-const ROWS_PER_GROUP: f64 = 20.0;
 /// Scans of small partitions that a range may take whole, in parts of what the statement costs: each range takes them again.
 const WHOLE_PARTITIONS: f64 = 0.02;
 
@@ -72,6 +70,28 @@ impl Shape {
         };
         above.iter().all(is_made_up_for)
     }
+
+    /// The plan of a statement, if it scans the table.
+    fn scanned(self, whole: &[u8]) -> Option<Tree> {
+        let is_scan = |tree: &Tree| tree.scans.iter().all(|scan| scan.kind == "Seq Scan");
+        Tree::read(whole).filter(|tree| self.is_plan(&tree.above) && is_scan(tree))
+    }
+
+    /// The same if ranges of blocks are read as such.
+    fn in_ranges(self, whole: &[u8], range: &[u8]) -> Option<Tree> {
+        let whole = self.scanned(whole)?;
+        let range = Tree::read(range).filter(|tree| self.is_plan(&tree.above))?;
+        let (ranges, others): (Vec<_>, Vec<_>) = range.scans.iter().partition(|scan| scan.kind == "Tid Range Scan");
+        let again: f64 = others.iter().map(|scan| scan.cost).sum();
+        let cost = whole.above.first().unwrap_or(&whole.source).cost;
+        let is_read_so = others.into_iter().all(|scan| scan.kind == "Seq Scan") && !ranges.is_empty();
+        (is_read_so && again <= cost * WHOLE_PARTITIONS).then_some(whole)
+    }
+}
+
+/// Whether a statement and that for a range have plans that [`Shape::Groups`] splits. Nothing is asked of their size.
+pub(super) fn is_grouping(whole: &[u8], range: &[u8]) -> bool {
+    Shape::Groups.in_ranges(whole, range).is_some()
 }
 
 impl PlannedScan<'_> {
@@ -81,24 +101,16 @@ impl PlannedScan<'_> {
     /// limit, no function of sets, no second query is left in it, whatever the text looks like. And a range of blocks must be read
     /// as such: where it is not, each range would take a scan of the whole table.
     pub fn judge(&self, thresholds: ScanThresholds) -> Result<(), Unsplit> {
-        let read = |plan| Tree::read(plan).filter(|tree| self.shape.is_plan(&tree.above)).ok_or(Unsplit::Plan);
-        let (whole, range) = (read(self.whole)?, read(self.range)?);
+        let whole = match self.range {
+            Some(range) => self.shape.in_ranges(self.whole, range),
+            None => self.shape.scanned(self.whole).filter(|_| self.shape == Shape::Groups),
+        };
+        let whole = whole.ok_or(Unsplit::Plan)?;
         let (top, scan) = (whole.above.first().unwrap_or(&whole.source), &whole.source);
-        let (ranges, others): (Vec<_>, Vec<_>) = range.scans.iter().partition(|scan| scan.kind == "Tid Range Scan");
-        let again: f64 = others.iter().map(|scan| scan.cost).sum();
-        let is_scan = |scan: &Node| scan.kind == "Seq Scan";
-        let is_read_so = whole.scans.iter().all(is_scan) && others.into_iter().all(is_scan) && !ranges.is_empty();
-        if !is_read_so || again > top.cost * WHOLE_PARTITIONS {
-            return Err(Unsplit::Plan);
-        }
         // The planner knows better how many rows come out than the table's statistics, if these were never gathered.
         let rows = self.rows.max(scan.rows);
         if rows < thresholds.rows as f64 || top.cost < thresholds.cost || self.bytes < thresholds.bytes {
             return Err(Unsplit::Small);
-        }
-        let groups = whole.above.iter().find(|node| node.kind != "Limit").map_or(scan.rows, |node| node.rows);
-        if self.shape == Shape::Groups && groups > 1.0 && groups * ROWS_PER_GROUP > scan.rows {
-            return Err(Unsplit::Groups);
         }
         Ok(())
     }
@@ -173,7 +185,7 @@ mod tests {
     }
 
     fn judge(whole: &str, range: &str, rows: f64, bytes: u64) -> Result<(), Unsplit> {
-        PlannedScan { shape: Shape::Rows, whole: whole.as_bytes(), range: range.as_bytes(), rows, bytes }
+        PlannedScan { shape: Shape::Rows, whole: whole.as_bytes(), range: Some(range.as_bytes()), rows, bytes }
             .judge(THRESHOLDS)
     }
 
@@ -190,12 +202,12 @@ mod tests {
 
     fn judge_groups(whole: &[(&str, u64, &str)], range: &[(&str, u64, &str)]) -> Result<(), Unsplit> {
         let (whole, range) = (stack(whole), stack(range));
-        let (whole, range) = (whole.as_bytes(), range.as_bytes());
+        let (whole, range) = (whole.as_bytes(), Some(range.as_bytes()));
         PlannedScan { shape: Shape::Groups, whole, range, rows: 1e6, bytes: 1 << 30 }.judge(THRESHOLDS)
     }
 
     #[test]
-    fn groups_are_split_if_the_server_does_not_do_so_itself_and_they_are_few() {
+    fn groups_are_split_if_the_server_does_not_do_so_itself() {
         let scan = ("Seq Scan", 1_000_000, "");
         let range = [("Aggregate", 10, ""), ("Tid Range Scan", 100, "")];
         let simple = ("Aggregate", 10, r#", "Partial Mode": "Simple""#);
@@ -218,9 +230,6 @@ mod tests {
             assert_eq!(judge_groups(&whole, &range), Err(Unsplit::Plan), "{whole:?}");
         }
         assert_eq!(judge_groups(&[simple, scan], &[("Aggregate", 10, ""), scan]), Err(Unsplit::Plan));
-        let many = ("Aggregate", 100_000, "");
-        assert_eq!(judge_groups(&[many, scan], &range), Err(Unsplit::Groups));
-        assert_eq!(judge_groups(&[("Limit", 10, ""), many, scan], &range), Err(Unsplit::Groups));
     }
 
     #[test]
@@ -273,7 +282,7 @@ mod tests {
         let nested = PlannedScan {
             shape: Shape::Rows,
             whole: nested.as_bytes(),
-            range: range.as_bytes(),
+            range: Some(range.as_bytes()),
             rows: 1e6,
             bytes: 1 << 30,
         };

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::chunks::TableSize;
-use super::link::{Answers, Link, LinkError, Request, Stop};
+use super::grouping::{self, Grouping};
+use super::link::{Link, LinkError, Request, Stop};
 use super::order::Place;
 use super::pool::{Account, LinkKey};
 use super::settings::{IDENTITY, Replay, SETTINGS, SessionSettings};
@@ -22,7 +23,7 @@ use crate::wire::message::encode::{self, EncodeError};
 use crate::wire::message::{Bind, Target};
 
 const STATEMENT: &[u8] = b"heliosproxy_range";
-const PORTAL: &[u8] = b"heliosproxy_range";
+pub(super) const PORTAL: &[u8] = b"heliosproxy_range";
 const TID_OID: u32 = 27;
 
 const BEGIN: &str = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -68,6 +69,8 @@ pub struct ScanQuery {
     pub name: String,
     /// Its last two parameters are the range.
     pub text: Vec<u8>,
+    /// How the ranges' rows are put together, if they are partial groups.
+    pub grouping: Option<Grouping>,
     /// As the client has declared them.
     pub types: Vec<u32>,
     pub parameters: Parameters,
@@ -90,7 +93,10 @@ pub(super) struct Begun {
     tables: Vec<u32>,
     pub size: TableSize,
     pub block_bytes: u64,
+    /// Of the rows of the ranges.
     pub description: Bytes,
+    /// The types of the parameters of the statement for a range.
+    pub types: Vec<u32>,
 }
 
 impl Parameters {
@@ -114,8 +120,27 @@ impl Parameters {
 
     /// Binds a statement that has these parameters.
     pub fn bind(&self, request: &mut Request, portal: &[u8], statement: &[u8]) -> Result<(), EncodeError> {
-        let values: Vec<_> = self.values.iter().map(|value| value.as_deref()).collect();
-        encode::bind(&mut request.0, portal, statement, &self.formats, values.into_iter(), &[])
+        self.bind_with(request, portal, statement, &[], &[])
+    }
+
+    /// Binds a statement that has these parameters and `more`, in binary.
+    pub(super) fn bind_with(
+        &self,
+        request: &mut Request,
+        portal: &[u8],
+        statement: &[u8],
+        more: &[Bytes],
+        results: &[i16],
+    ) -> Result<(), EncodeError> {
+        let more_values = more.iter().map(|value| Some(&**value));
+        let values: Vec<_> = self.values.iter().map(|value| value.as_deref()).chain(more_values).collect();
+        let formats: Vec<i16> = self.formats.iter().copied().chain(more.iter().map(|_| 1)).collect();
+        encode::bind(&mut request.0, portal, statement, &formats, values.into_iter(), results)
+    }
+
+    /// In which formats the client wants its results.
+    pub(super) fn results(&self) -> &[i16] {
+        &self.results
     }
 
     /// Binds a statement that has these parameters and two more, which are tids.
@@ -166,18 +191,26 @@ impl ScanQuery {
     /// Locks the table, takes and exports the snapshot, and prepares the statement.
     pub(super) async fn lead(&self, link: &mut Link, stop: &mut Stop) -> Result<Begun, LinkError> {
         let mut request = Request::default();
+        self.begin(&mut request)?;
+        let types = range_types(&self.types, self.parameters.len());
+        self.prepare(&mut request, &types)?;
+        let answers = link.ask(request, stop).await?;
+        let description = answers.descriptions.last().ok_or(LinkError::Protocol("no description"))?;
+        let begun =
+            begun(&answers.commands, description, types).ok_or(LinkError::Protocol("no snapshot or no size"))?;
+        let locks = answers.commands.last().ok_or(LinkError::Protocol("too few answers"))?;
+        self.check_locks(locks, &begun)?;
+        Ok(begun)
+    }
+
+    /// What the leader does before it prepares anything; see [`begun`].
+    pub(super) fn begin(&self, request: &mut Request) -> Result<(), EncodeError> {
         request.run(BEGIN)?;
         request.run(STAY)?;
         // Before anything that takes the snapshot: what TRUNCATE or a rewrite has thrown away would be missing in an older one.
         request.run(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", self.quoted()))?;
         request.run(SNAPSHOT)?;
-        request.run(SIZES)?;
-        self.prepare(&mut request)?;
-        let answers = link.ask(request, stop).await?;
-        let begun = begun(&answers).ok_or(LinkError::Protocol("no snapshot or no size"))?;
-        let locks = answers.commands.last().ok_or(LinkError::Protocol("too few answers"))?;
-        self.check_locks(locks, &begun.tables)?;
-        Ok(begun)
+        request.run(SIZES)
     }
 
     /// Imports the snapshot, locks the table and prepares the statement.
@@ -188,12 +221,12 @@ impl ScanQuery {
         request.run(STAY)?;
         request.run(FOLLOWER_LOCK_TIMEOUT)?;
         request.run(&format!("LOCK TABLE {} IN ACCESS SHARE MODE NOWAIT", self.quoted()))?;
-        self.prepare(&mut request)?;
+        self.prepare(&mut request, &begun.types)?;
         // It holds the locks of its plan now.
         request.run(&format!("SET LOCAL lock_timeout = {}", self.settings.milliseconds("lock_timeout")))?;
         let answers = link.ask(request, stop).await?;
         let [.., locks, _] = answers.commands.as_slice() else { return Err(LinkError::Protocol("too few answers")) };
-        self.check_locks(locks, &begun.tables)
+        self.check_locks(locks, begun)
     }
 
     /// Reads one range of blocks.
@@ -209,7 +242,7 @@ impl ScanQuery {
         self.bind(&mut request, blocks)?;
         self.ask_for_locks(&mut request)?;
         encode::execute(&mut request.0, PORTAL, 0)?;
-        link.rows(request, stop, |locks| self.check_locks(locks, &begun.tables), place).await
+        link.rows(request, stop, |locks| self.check_locks(locks, begun), place).await
     }
 
     /// Ends the transaction and leaves nothing behind.
@@ -219,13 +252,29 @@ impl ScanQuery {
         let mut request = Request::default();
         request.run("ROLLBACK")?;
         encode::close(&mut request.0, Target::Statement, STATEMENT)?;
+        grouping::close(&mut request)?;
         link.ask(request, &mut never).await.map(drop)
     }
 
+    /// Reads one range of blocks, and gives each of its rows to `keep`.
+    pub(super) async fn read_each(
+        &self,
+        link: &mut Link,
+        begun: &Begun,
+        blocks: (u32, u32),
+        stop: &mut Stop,
+        keep: impl FnMut(Bytes) -> Result<(), LinkError>,
+    ) -> Result<(), LinkError> {
+        let mut request = Request::default();
+        self.bind(&mut request, blocks)?;
+        self.ask_for_locks(&mut request)?;
+        encode::execute(&mut request.0, PORTAL, 0)?;
+        link.each_row(request, stop, |locks| self.check_locks(locks, begun), keep).await
+    }
+
     /// Prepares the statement, runs it for no blocks at all, so that its plan has its locks, and asks for these.
-    fn prepare(&self, request: &mut Request) -> Result<(), EncodeError> {
-        let types = range_types(&self.types, self.parameters.len());
-        encode::parse(&mut request.0, STATEMENT, &self.text, &types)?;
+    pub(super) fn prepare(&self, request: &mut Request, types: &[u32]) -> Result<(), EncodeError> {
+        encode::parse(&mut request.0, STATEMENT, &self.text, types)?;
         self.bind(request, (0, 0))?;
         encode::describe(&mut request.0, Target::Portal, PORTAL)?;
         encode::execute(&mut request.0, PORTAL, 0)?;
@@ -234,15 +283,17 @@ impl ScanQuery {
 
     fn bind(&self, request: &mut Request, blocks: (u32, u32)) -> Result<(), EncodeError> {
         encode::close(&mut request.0, Target::Portal, PORTAL)?;
-        self.parameters.bind_range(request, PORTAL, STATEMENT, blocks, &self.parameters.results)
+        // Partial groups are for the proxy.
+        let results = if self.grouping.is_some() { &[1][..] } else { &self.parameters.results };
+        self.parameters.bind_range(request, PORTAL, STATEMENT, blocks, results)
     }
 
-    fn ask_for_locks(&self, request: &mut Request) -> Result<(), EncodeError> {
+    pub(super) fn ask_for_locks(&self, request: &mut Request) -> Result<(), EncodeError> {
         request.run_with(LOCKS, &[self.name.as_bytes()])
     }
 
-    /// The statement's name means its table, and what is locked are `tables`.
-    fn check_locks(&self, locks: &[Bytes], tables: &[u32]) -> Result<(), LinkError> {
+    /// The statement's name means its table, and what is locked is what the leader has found.
+    pub(super) fn check_locks(&self, locks: &[Bytes], begun: &Begun) -> Result<(), LinkError> {
         let locked = |row: &Bytes| match data_row(row).ok()?.as_slice() {
             [Some(oid), is_meant] => Some((number(oid)?, *is_meant == Some(b"t"))),
             _ => None,
@@ -251,7 +302,7 @@ impl ScanQuery {
         let mut locks = locks.ok_or(LinkError::Protocol("no list of locks"))?;
         locks.sort_unstable();
         let is_named = locks.contains(&(self.table.0, true));
-        if is_named && locks.iter().map(|(oid, _)| oid).eq(tables) { Ok(()) } else { Err(LinkError::Changed) }
+        if is_named && locks.iter().map(|(oid, _)| oid).eq(&begun.tables) { Ok(()) } else { Err(LinkError::Changed) }
     }
 
     fn quoted(&self) -> String {
@@ -260,9 +311,9 @@ impl ScanQuery {
     }
 }
 
-/// From what was asked after the table had been locked.
-fn begun(answers: &Answers) -> Option<Begun> {
-    let [.., snapshot, sizes, _prepared, _locks] = answers.commands.as_slice() else { return None };
+/// From what [`begin`](ScanQuery::begin) was answered.
+pub(super) fn begun(commands: &[Vec<Bytes>], description: &Bytes, types: Vec<u32>) -> Option<Begun> {
+    let [_begin, _stay, _lock, snapshot, sizes, ..] = commands else { return None };
     let snapshot = data_row(snapshot.first()?).ok()?;
     let [Some(snapshot), Some(block)] = snapshot.as_slice() else { return None };
     let snapshot = std::str::from_utf8(snapshot).ok()?;
@@ -279,8 +330,8 @@ fn begun(answers: &Answers) -> Option<Begun> {
         size.all_pages += number::<u64>(all)?.div_ceil(block_bytes);
     }
     tables.sort_unstable();
-    let description = answers.descriptions.last()?.clone();
-    Some(Begun { snapshot: snapshot.to_owned(), tables, size, block_bytes, description })
+    let (snapshot, description) = (snapshot.to_owned(), description.clone());
+    Some(Begun { snapshot, tables, size, block_bytes, description, types })
 }
 
 fn number<T: std::str::FromStr>(value: &[u8]) -> Option<T> {

@@ -32,9 +32,9 @@ const SMALL_FOR: u64 = 60_000;
 #[derive(Debug)]
 pub struct ScanProbe {
     statement: Arc<Statement>,
-    /// What is asked about, and the same for a range of blocks.
+    /// What is asked about, and the same for a range of blocks; for groups that is asked when they are split.
     text: Bytes,
-    range: Vec<u8>,
+    range: Option<Vec<u8>>,
     types: Vec<u32>,
     /// The body of its Bind.
     bind: Option<Bytes>,
@@ -60,7 +60,7 @@ impl ScanProbe {
         Some(Self {
             statement: request.statement.clone(),
             text: Bytes::copy_from_slice(part.text_of(request.text)),
-            range: part.scan.as_ref()?.chunk(request.text, parameters + 1),
+            range: if part.groups { None } else { Some(part.range(request.text, parameters + 1)?.text) },
             types: request.types.to_vec(),
             bind: request.bind.map(|(body, _)| Bytes::copy_from_slice(body)),
             epoch: 0,
@@ -87,22 +87,26 @@ impl Session {
         encode::parse(out, STATEMENT, &probe.text, &probe.types)?;
         encode::describe(out, Target::Statement, STATEMENT)?;
         run_all(out, &[LOCKS])?;
-        encode::parse(out, NAME, &probe.range, &range_types)?;
-        encode::describe(out, Target::Statement, NAME)?;
-        encode::close(out, Target::Statement, NAME)?;
+        if let Some(range) = &probe.range {
+            encode::parse(out, NAME, range, &range_types)?;
+            encode::describe(out, Target::Statement, NAME)?;
+            encode::close(out, Target::Statement, NAME)?;
+        }
         encode::parse(out, NAME, &explain(&probe.text), &probe.types)?;
         let mut request = Request::default();
         parameters.bind(&mut request, b"", NAME)?;
         out.extend_from_slice(&request.into_messages());
         encode::execute(out, b"", 0)?;
         encode::close(out, Target::Statement, NAME)?;
-        encode::parse(out, NAME, &explain(&probe.range), &range_types)?;
-        let mut request = Request::default();
-        parameters.bind_range(&mut request, b"", NAME, (0, 1), &[])?;
-        out.extend_from_slice(&request.into_messages());
-        encode::execute(out, b"", 0)?;
-        encode::close(out, Target::Statement, NAME)?;
         run_all(out, &[SIZES])?;
+        if let Some(range) = &probe.range {
+            encode::parse(out, NAME, &explain(range), &range_types)?;
+            let mut request = Request::default();
+            parameters.bind_range(&mut request, b"", NAME, (0, 1), &[])?;
+            out.extend_from_slice(&request.into_messages());
+            encode::execute(out, b"", 0)?;
+            encode::close(out, Target::Statement, NAME)?;
+        }
         self.send_end(&[ROLLBACK])
     }
 
@@ -131,7 +135,8 @@ impl Session {
             }
         };
         let thresholds = ScanThresholds::from(&self.shared.config.load().parallel);
-        match answers.judge(&analysis, thresholds) {
+        let shape = if part.groups { Shape::Groups } else { Shape::Rows };
+        match answers.judge(&analysis, shape, thresholds) {
             Ok(()) => analysis.scan.split(),
             Err(Unsplit::Small) => analysis.scan.not_until(Unsplit::Small, self.shared.store.now() + SMALL_FOR),
             Err(reason) => analysis.scan.never(reason),
@@ -174,7 +179,7 @@ impl<'a> Answers<'a> {
         Some(Findings { locks, parameter_types: self.parameter_types.clone().unwrap_or_default() })
     }
 
-    fn judge(&self, analysis: &Analysis, thresholds: ScanThresholds) -> Result<(), Unsplit> {
+    fn judge(&self, analysis: &Analysis, shape: Shape, thresholds: ScanThresholds) -> Result<(), Unsplit> {
         if analysis.read.is_err() {
             return Err(Unsplit::Unsafe);
         }
@@ -182,19 +187,24 @@ impl<'a> Answers<'a> {
             return Err(Unsplit::Relation);
         }
         // With the range the result must look the same.
-        let [whole, range] = self.descriptions.as_slice() else { return Err(Unsplit::Plan) };
-        if whole != range {
+        let looks_the_same = match (shape, self.descriptions.as_slice()) {
+            (Shape::Groups, _) => true,
+            (Shape::Rows, [whole, range]) => whole == range,
+            (Shape::Rows, _) => false,
+        };
+        if !looks_the_same {
             return Err(Unsplit::Plan);
         }
         let plan = |number: usize| self.command(number).first().and_then(|row| only(row)).unwrap_or_default();
         let number = |value: &[u8]| std::str::from_utf8(value).ok()?.parse::<f64>().ok();
         let (mut rows, mut bytes) = (0.0, 0.0);
-        for [_, its_rows, its_bytes] in self.command(9).iter().filter_map(|row| three(row)) {
+        for [_, its_rows, its_bytes] in self.command(8).iter().filter_map(|row| three(row)) {
             // A negative number of rows is an unknown one.
             rows += number(its_rows).unwrap_or_default().max(0.0);
             bytes += number(its_bytes).unwrap_or_default();
         }
-        PlannedScan { shape: Shape::Rows, whole: plan(7), range: plan(8), rows, bytes: bytes as u64 }.judge(thresholds)
+        let range = (shape == Shape::Rows).then(|| plan(9));
+        PlannedScan { shape, whole: plan(7), range, rows, bytes: bytes as u64 }.judge(thresholds)
     }
 }
 

@@ -20,7 +20,8 @@ use crate::cache::verdict::Bypass;
 use crate::catalog::Classified;
 use crate::catalog::analysis::Analysis;
 use crate::catalog::scan::ScanVerdict;
-use crate::parallel::{self, Account, Failure, Parameters, Rows, ScanQuery, SessionSettings};
+use crate::parallel::{self, Account, Failure, Grouping, Parameters, Rows, ScanQuery, SessionSettings};
+use crate::statement::Part;
 use crate::telemetry::export::Trace;
 use crate::telemetry::metrics::Unsplit;
 use crate::wire::error::field;
@@ -30,6 +31,8 @@ use crate::wire::frame::HEADER_BYTES;
 const QUESTIONS: u8 = 3;
 /// How long a statement that could not be split is not tried again.
 const PAUSE: Duration = Duration::from_secs(60);
+/// The same for one that has read its table before that was seen.
+const LONG_PAUSE: Duration = Duration::from_secs(600);
 
 /// What a session knows and does about splitting.
 #[derive(Default)]
@@ -107,7 +110,7 @@ impl Session {
     /// Whether a read is of a form that is split, in a session that can split.
     pub(super) fn may_split(&self, request: &ReadRequest<'_>) -> bool {
         self.splitting.account.is_some()
-            && request.statement.parts.first().is_some_and(|part| part.scan.is_some())
+            && request.statement.parts.first().is_some_and(Part::may_be_split)
             && request.statement.hint.parallel != Some(1)
             && self.shared.config.load().parallel.enabled
     }
@@ -199,11 +202,13 @@ impl Session {
             Some(failure) if failure.is_final => split.failure = Some(failure),
             Some(failure) => {
                 let message = field(failure.frame.get(HEADER_BYTES..).unwrap_or_default(), b'M').unwrap_or_default();
-                tracing::info!(pid = self.pid(), error = %String::from_utf8_lossy(message), "a statement is not split after all");
+                let (reason, error) = (failure.reason.label(), String::from_utf8_lossy(message));
+                tracing::info!(pid = self.pid(), reason, %error, "a statement is not split after all");
                 self.splitting.settings = None;
-                let until = self.shared.store.now() + PAUSE.as_millis() as u64;
-                split.analysis.scan.not_until(Unsplit::Failed, until);
-                self.shared.metrics.unsplit(Unsplit::Failed).increment(1);
+                let pause = if failure.reason == Unsplit::Groups { LONG_PAUSE } else { PAUSE };
+                let until = self.shared.store.now() + pause.as_millis() as u64;
+                split.analysis.scan.not_until(failure.reason, until);
+                self.shared.metrics.unsplit(failure.reason).increment(1);
                 return Some(Plan::Relay(split.fill));
             }
         }
@@ -213,7 +218,7 @@ impl Session {
     /// Why a read is not split, or what comes next.
     fn split_step(&mut self, request: &ReadRequest<'_>, bypass: Option<Bypass>) -> Result<Step, Unsplit> {
         let [part] = request.statement.parts.as_slice() else { return Err(Unsplit::Shape) };
-        if part.scan.is_none() || !request.statement.is_single_read() {
+        if !part.may_be_split() || !request.statement.is_single_read() {
             return Err(Unsplit::Shape);
         }
         if request.statement.hint.parallel == Some(1) {
@@ -273,21 +278,24 @@ impl Session {
         let (settings, replay) = settings.clone().ok_or(Unsplit::Settings)?;
         let table = analysis.table.ok_or(Unsplit::Relation)?;
         let relation = analysis.relations.first().ok_or(Unsplit::Relation)?.clone();
-        let scan = request.statement.parts.first().and_then(|part| part.scan.as_ref()).ok_or(Unsplit::Shape)?;
+        let part = request.statement.parts.first().ok_or(Unsplit::Shape)?;
         let parameters = request.bind.as_ref().map(|(_, bind)| Parameters::of(bind)).unwrap_or_default();
         let config = self.shared.config.load();
         let degree = config.parallel.degree(request.statement.hint.parallel);
         if degree < 2 {
             return Err(Unsplit::Busy);
         }
+        let range = part.range(request.text, parameters.len() + 1).ok_or(Unsplit::Shape)?;
+        let grouping = part.groups.then(|| Grouping { text: part.text_of(request.text).to_vec(), doubles: false });
         let query = ScanQuery {
             account,
             settings,
             replay,
             table,
             relation,
-            name: scan.name().to_owned(),
-            text: scan.chunk(request.text, parameters.len() + 1),
+            name: range.name,
+            text: range.text,
+            grouping,
             types: request.types.to_vec(),
             parameters,
             degree,

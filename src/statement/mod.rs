@@ -5,6 +5,7 @@
 //! whose encoding has ASCII bytes inside characters (SJIS, BIG5, GBK, GB18030, JOHAB, UHC), what is said here holds only for
 //! texts that are the same under all of them ([`Statement::is_plain_ascii`]).
 
+pub mod aggregate;
 pub mod casts;
 pub mod class;
 mod classify;
@@ -24,6 +25,7 @@ use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
+pub use aggregate::Aggregation;
 pub use casts::TemporalCast;
 pub use class::{Class, DiscardTarget, Isolation, SessionCommand, SetAction, TransactionModes};
 pub use facts::{Facts, Name};
@@ -47,6 +49,13 @@ pub struct Statement {
     plain_ascii: bool,
 }
 
+/// A statement for a range of its table's blocks.
+pub struct RangeText {
+    pub text: Vec<u8>,
+    /// The table's name as the statement has it, quoted.
+    pub name: String,
+}
+
 /// One statement of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
@@ -65,6 +74,8 @@ pub struct Part {
     pub keeps: Option<Box<Keeps>>,
     /// How it is asked for ranges of its table's blocks, for reads of one table of which that can be told.
     pub scan: Option<Box<Scan>>,
+    /// The same for groups and aggregates: it is an [`Aggregation`].
+    pub groups: bool,
 }
 
 impl Statement {
@@ -119,6 +130,7 @@ impl Statement {
             predicates: None,
             keeps: Some(Box::new(Keeps { state: true, hidden_settings: true, ..Keeps::default() })),
             scan: None,
+            groups: false,
         };
         Self { parts: vec![part], digest, hint: Hint::default(), single_read: false, plain_ascii: is_plain_ascii(text) }
     }
@@ -137,13 +149,32 @@ impl Part {
         let concerns_rows = matches!(class, Class::Read | Class::Write);
         let predicates = concerns_rows.then(|| Predicates::of(tokens, &facts)).flatten().map(Box::new);
         let keeps = Keeps::of(&class, text.get(range.clone()).unwrap_or_default(), tokens);
-        let scan = (class == Class::Read).then(|| Scan::of(tokens, &facts)).flatten().map(Box::new);
-        Self { class, facts, range, shape: normal::shape(tokens), copy_target, predicates, keeps, scan }
+        let groups = class == Class::Read && Aggregation::of(tokens, &facts).is_some();
+        let is_scan = class == Class::Read && !groups;
+        let scan = is_scan.then(|| Scan::of(tokens, &facts)).flatten().map(Box::new);
+        Self { class, facts, range, shape: normal::shape(tokens), copy_target, predicates, keeps, scan, groups }
     }
 
     /// Whether `word`, as PostgreSQL folds it, is among its identifiers and key words.
     pub fn names(&self, word: &str) -> bool {
         self.facts.names.iter().any(|name| &*name.name == word)
+    }
+
+    /// Its text is of a form that may be asked for by ranges of a table's blocks.
+    pub fn may_be_split(&self) -> bool {
+        self.scan.is_some() || self.groups
+    }
+
+    /// How it is asked for the blocks from parameter `$number`, a tid, up to but without the next parameter. `text` is what was
+    /// analysed.
+    pub fn range(&self, text: &[u8], number: usize) -> Option<RangeText> {
+        if !self.groups {
+            let scan = self.scan.as_ref()?;
+            return Some(RangeText { text: scan.chunk(text, number), name: scan.name().to_owned() });
+        }
+        let tokens = lexer::tokens(self.text_of(text)).ok()?;
+        let groups = Aggregation::of_known(&tokens)?;
+        Some(RangeText { text: groups.partial(number), name: groups.table().to_owned() })
     }
 
     /// Its text, `text` being what was analysed.

@@ -127,6 +127,34 @@ impl Kind {
             Self::Jsonb => format!("{column} -> 'a' -> 1"),
         }
     }
+
+    /// An aggregate over the column that is put together exactly. (Not sums of floating point: they depend on the order.)
+    fn aggregate(self, column: &str, choice: u32) -> String {
+        let functions: &[&str] = match self {
+            Self::Integer | Self::Bigint => &["sum(@)", "avg(@)", "min(@)", "max(@)", "bit_and(@)", "bit_or(@)"],
+            Self::Numeric => &["sum(@)", "avg(@)", "min(@)", "max(@)", "avg(@ * 3)"],
+            Self::Double => &["min(@)", "max(@)", "count(@)"],
+            Self::Text => &["min(@)", "max(@)", "count(@)", "max(length(@))"],
+            Self::Date | Self::Timestamp => &["min(@)", "max(@)", "count(DISTINCT @)"],
+            Self::Bool => &["bool_and(@)", "bool_or(@)", "every(NOT @)", "count(DISTINCT @)"],
+            Self::Uuid => &["count(DISTINCT @)", "count(@)"],
+            Self::Bytea | Self::Array | Self::Jsonb => &["count(@)", "count(*)"],
+        };
+        functions[choice as usize % functions.len()].replace('@', column)
+    }
+
+    /// A key to group by. Some have so few values that each range has rows of each group; some are not exact.
+    fn key(self, column: &str) -> String {
+        match self {
+            Self::Integer | Self::Bigint => format!("{column} % 5"),
+            Self::Numeric => format!("sign({column})"),
+            Self::Text => format!("left({column}, 6)"),
+            Self::Date | Self::Timestamp => format!("date_trunc('year', {column})"),
+            Self::Uuid => format!("left({column}::text, 1)"),
+            Self::Jsonb => format!("{column} ->> 'i'"),
+            Self::Double | Self::Bytea | Self::Bool | Self::Array => column.to_owned(),
+        }
+    }
 }
 
 /// One query, with its parameters as text.
@@ -137,6 +165,8 @@ pub struct Query {
     pub values: Vec<String>,
     /// Result formats of Bind.
     pub formats: Vec<i16>,
+    /// The order of its rows is told.
+    pub is_ordered: bool,
 }
 
 impl Generator {
@@ -308,6 +338,66 @@ impl Generator {
 
     fn has_key(&self) -> bool {
         self.columns.iter().any(|(name, _)| name == KEY)
+    }
+
+    /// A query over groups. All keys are in the list, and in its order if it has one.
+    pub fn groups(&mut self) -> Query {
+        let mut query = Query::default();
+        let qualifier = *["", "t."].choose(&mut self.rng).unwrap();
+        let keys: Vec<String> = (0..self.rng.random_range(0..3))
+            .map(|_| {
+                let (name, kind) = self.columns.choose(&mut self.rng).unwrap().clone();
+                let column = format!("{qualifier}{name}");
+                if self.rng.random_bool(0.7) { kind.key(&column) } else { column }
+            })
+            .collect();
+        let mut aggregates: Vec<String> = (0..self.rng.random_range(0..4))
+            .map(|_| {
+                let (name, kind) = self.columns.choose(&mut self.rng).unwrap().clone();
+                let call = kind.aggregate(&name, self.rng.random_range(0..60));
+                let (condition, _) = kind.conditions(&name, self.rng.random_range(0..3000));
+                let filtered = !call.contains("DISTINCT") && self.rng.random_bool(0.2);
+                if filtered { format!("{call} FILTER (WHERE {condition}\n)") } else { call }
+            })
+            .collect();
+        if keys.is_empty() {
+            aggregates.push("count(*)".to_owned());
+        }
+        let mut list = keys.clone();
+        list.extend(aggregates.iter().enumerate().map(|(at, call)| match at {
+            1 => format!("({call})::text || '!' AS x{at}"),
+            _ => call.clone(),
+        }));
+        let is_distinct = aggregates.is_empty() && self.rng.random_bool(0.5);
+        let distinct = if is_distinct { "DISTINCT " } else { "" };
+        query.sql = format!("SELECT {distinct}{} FROM t", list.join(", "));
+        let (name, kind) = self.columns.choose(&mut self.rng).unwrap().clone();
+        let n = self.rng.random_range(0..3000);
+        match (kind.conditions(&name, n), self.rng.random_range(0..3)) {
+            ((_, Some((sql, oid, value))), 0) => {
+                query.sql += &format!(" WHERE {}", replace_last(&sql, 1));
+                query.types.push(oid);
+                query.values.push(value);
+            }
+            ((condition, _), 1) => query.sql += &format!(" WHERE {condition}\n"),
+            _ => {}
+        }
+        let places: Vec<String> = (1..=keys.len()).map(|place| place.to_string()).collect();
+        if !keys.is_empty() && !is_distinct {
+            let by_place = self.rng.random_bool(0.5);
+            query.sql += &format!(" GROUP BY {}", if by_place { places.join(", ") } else { keys.join(", ") });
+        }
+        if !is_distinct && self.rng.random_bool(0.3) {
+            query.sql += &format!(" HAVING count(*) > {}", self.rng.random_range(0..400));
+        }
+        query.is_ordered = !keys.is_empty() && self.rng.random_bool(0.4);
+        if query.is_ordered {
+            let direction = *["", " DESC", " NULLS FIRST"].choose(&mut self.rng).unwrap();
+            let limit = *["", " LIMIT 5", " LIMIT 20 OFFSET 2"].choose(&mut self.rng).unwrap();
+            query.sql += &format!(" ORDER BY {}{direction}{limit}", places.join(", "));
+        }
+        query.formats = [vec![], vec![0], vec![1]].choose(&mut self.rng).unwrap().clone();
+        query
     }
 
     fn add_column(&mut self) -> String {

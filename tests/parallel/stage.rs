@@ -34,7 +34,7 @@ pub const NUMBERS: &str =
     "CREATE TABLE numbers AS SELECT n, 'text ' || n AS t, n % 7 AS m FROM generate_series(1, 20000) n; ANALYZE numbers";
 
 /// Waits until the proxy has read the catalogue: before it splits nothing.
-async fn until_the_catalogue_is_known(stage: &Stage) {
+pub async fn until_the_catalogue_is_known(stage: &Stage) {
     let mut raw = stage.raw().await;
     loop {
         let before = skipped(stage, "catalog").await;

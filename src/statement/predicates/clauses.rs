@@ -272,6 +272,7 @@ fn table_references(from: &[Token<'_>]) -> Option<Vec<Item>> {
 }
 
 /// The only table of a FROM.
+#[derive(Debug)]
 pub struct OnlyTable {
     /// What its columns are qualified with, quoted.
     pub qualifier: String,
