@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # How long one client takes to read a whole table: directly, through the proxy unsplit, and split over two connections; interleaved, the
-# medians of ROUNDS. And what a read that is not split pays for the question. PROXY: HELIOSPROXY_BIN, else the release build.
+# medians of ROUNDS. The same for groups. And what a read that is not split pays for the question. PROXY: HELIOSPROXY_BIN, else the release build.
 #   ROWS=3000000 ROUNDS=5 benches/parallel.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 set -euo pipefail
@@ -17,12 +17,14 @@ split=$PROXY_PORT split_http=$PROXY_HTTP
 # Nothing is split while nobody watches the catalogue, and it is watched while somebody is there.
 "$PGBIN/psql" -qX -h 127.0.0.1 -p "$split" -U postgres -c "SELECT pg_sleep(3600)" >/dev/null 2>&1 &
 
-# drain PORT SQL: reads the whole answer and prints seconds and bytes. It looks at the end of the answer only, as no driver could.
+# drain PORT SQL [OPTIONS]: reads the whole answer and prints seconds and bytes. It looks at the end of the answer only, as no driver
+# could. OPTIONS are the session's, as PGOPTIONS are.
 drain() {
-  python3 - "$1" "$2" <<'PY'
+  python3 - "$1" "$2" "${3:-}" <<'PY'
 import socket, struct, sys, time
 s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
-body = struct.pack("!i", 196608) + b"user\0postgres\0database\0postgres\0\0"
+options = b"options\0" + sys.argv[3].encode() + b"\0" if sys.argv[3] else b""
+body = struct.pack("!i", 196608) + b"user\0postgres\0database\0postgres\0" + options + b"\0"
 s.sendall(struct.pack("!i", len(body) + 4) + body)
 buffer, view = bytearray(1 << 18), None
 view = memoryview(buffer)
@@ -53,6 +55,20 @@ done
 echo "$ROWS rows, $(awk 'NR == 1 { print int($2 / 1e6) }' "$DIR/direct") MB, seconds (median of $ROUNDS):"
 for which in direct unsplit split; do
   echo "  $which: $(awk '{ print $1 }' "$DIR/$which" | median)   (each: $(awk '{ printf "%s ", $1 }' "$DIR/$which"))"
+done
+http_get "$split_http" /metrics | grep -E '^heliosdb_parallel_(query_duration_seconds_count|skipped_total).* [1-9]' || true
+
+# Groups: the server with no, one and two workers of its own; and the proxy, unsplit and split, where it has none.
+groups="SELECT id % 1000 AS k, count(*), sum(a), avg(num), max(at) FROM big GROUP BY k"
+for _ in $(seq "$ROUNDS"); do
+  for which in direct-0:$CLUSTER_PORT direct-1:$CLUSTER_PORT direct-2:$CLUSTER_PORT unsplit-0:$unsplit split-0:$split; do
+    name=${which%%:*}
+    drain "${which#*:}" "$groups" "-c max_parallel_workers_per_gather=${name#*-}" >> "$DIR/groups-$name"
+  done
+done
+echo "GROUP BY with 1000 groups, seconds (median of $ROUNDS), by max_parallel_workers_per_gather:"
+for name in direct-0 direct-1 direct-2 unsplit-0 split-0; do
+  echo "  $name: $(awk '{ print $1 }' "$DIR/groups-$name" | median)   (each: $(awk '{ printf "%s ", $1 }' "$DIR/groups-$name"))"
 done
 http_get "$split_http" /metrics | grep -E '^heliosdb_parallel_(query_duration_seconds_count|skipped_total).* [1-9]' || true
 

@@ -31,6 +31,7 @@
 
 mod array;
 mod combine;
+mod numeric;
 mod types;
 
 use std::collections::HashMap;
@@ -113,21 +114,23 @@ impl ParallelAggregator {
             let first = number * self.combines.len();
             let cells = self.cells.get_mut(first..).unwrap_or_default();
             for ((cell, combine), value) in cells.iter_mut().zip(&self.combines).zip(parts) {
-                combine.add(cell, value)?;
+                self.bytes += combine.add(cell, value)?;
             }
-            return Ok(());
+            return self.check_size();
         }
         self.bytes += GROUP_BYTES + self.key.len() + self.combines.len() * size_of::<Cell>();
-        if self.bytes > self.limit {
-            return Err(AggregateError::TooLarge);
-        }
+        self.check_size()?;
         self.groups.insert(self.key.as_slice().into(), self.groups.len());
         for (combine, value) in self.combines.iter().zip(parts) {
             let mut cell = Cell::Null;
-            combine.add(&mut cell, value)?;
+            self.bytes += combine.add(&mut cell, value)?;
             self.cells.push(cell);
         }
-        Ok(())
+        self.check_size()
+    }
+
+    fn check_size(&self) -> Result<(), AggregateError> {
+        if self.bytes > self.limit { Err(AggregateError::TooLarge) } else { Ok(()) }
     }
 
     /// How many groups there are; those that are kept apart for a part of theirs count each.
@@ -151,13 +154,13 @@ impl ParallelAggregator {
         for (key, number) in groups {
             let mut key = &*key;
             let first = number * self.combines.len();
-            let mut parts = self.combines.iter().zip(self.cells.get(first..).unwrap_or_default());
+            let mut parts = self.cells.get(first..).unwrap_or_default().iter();
             for (array, column) in arrays.iter_mut().zip(&self.columns) {
                 match column.combine {
                     None => array.push(take(&mut key)),
                     Some(_) => {
-                        if let Some((combine, cell)) = parts.next() {
-                            combine.write(cell, array);
+                        if let Some(cell) = parts.next() {
+                            cell.write(array);
                         }
                     }
                 }

@@ -20,6 +20,8 @@ pub struct ParallelConfig {
     pub cost_threshold: f64,
     /// A table that takes less, TOAST included, is not split.
     pub min_table_mb: u64,
+    /// Sums and averages of `double precision` are split, too.
+    pub double_precision_sums: bool,
     /// Blocks in one range, TOAST counted.
     pub min_chunk_pages: u32,
     pub max_chunk_pages: u32,
@@ -44,6 +46,7 @@ impl Default for ParallelConfig {
             min_rows_for_parallel: 10_000,
             cost_threshold: 1000.0,
             min_table_mb: 64,
+            double_precision_sums: false,
             min_chunk_pages: 256,
             max_chunk_pages: 8192,
             max_connections: 16,

@@ -286,7 +286,10 @@ impl Session {
             return Err(Unsplit::Busy);
         }
         let range = part.range(request.text, parameters.len() + 1).ok_or(Unsplit::Shape)?;
-        let grouping = part.groups.then(|| Grouping { text: part.text_of(request.text).to_vec(), doubles: false });
+        let grouping = part.groups.then(|| Grouping {
+            text: part.text_of(request.text).to_vec(),
+            doubles: config.parallel.double_precision_sums,
+        });
         let query = ScanQuery {
             account,
             settings,

@@ -109,6 +109,52 @@ async fn a_lost_connection_ends_the_statement_and_not_the_session() {
     assert_eq!(ended(&stage, "failed").await, 1);
 }
 
+/// Groups that take so long that something can happen in between.
+fn slow(times: u32) -> String {
+    format!("SELECT n % 3, count(*) FROM large WHERE repeat(t, {times}) NOT LIKE '%y%' GROUP BY 1 ORDER BY 1")
+}
+
+const WORKING: &str = "FROM pg_stat_activity WHERE query LIKE '%\"large\".ctid%' AND pid <> pg_backend_pid() \
+     AND datname = current_database() AND state = 'active'";
+
+#[tokio::test]
+async fn groups_end_before_their_first_row_as_one_connection_would() {
+    let stage = stage(options().key("cache.max_entry_bytes", 1), LARGE).await;
+    let mut raw = stage.raw().await;
+    let direct = stage.direct().await;
+    let is_working = format!("SELECT count(*) > 1 {WORKING}");
+    let expected = stage.raw_direct().await.query(&slow(1)).await;
+
+    raw.send_batch(Batch::new().query(&slow(400))).await;
+    direct.until("it is split", &is_working).await;
+    let (pid, key) = raw.key();
+    cancel(stage.proxy.port, pid, &key).await;
+    let answer = raw.until_ready().await;
+    assert_eq!(tags(&answer), "EZ");
+    assert_eq!(answer[0].field('C').as_deref(), Some("57014"));
+    until_quiet(&stage, &direct).await;
+
+    let mut vanishing = stage.raw().await;
+    vanishing.send_batch(Batch::new().query(&slow(400))).await;
+    direct.until("it is split", &is_working).await;
+    drop(vanishing);
+    until_quiet(&stage, &direct).await;
+
+    raw.query("SET statement_timeout = '300ms'").await;
+    let answer = raw.query(&slow(400)).await;
+    assert_eq!(answer[0].field('C').as_deref(), Some("57014"));
+    raw.query("RESET statement_timeout").await;
+    until_quiet(&stage, &direct).await;
+
+    let failed = skipped(&stage, "failed").await;
+    raw.send_batch(Batch::new().query(&slow(100))).await;
+    let kill = format!("SELECT count(pg_terminate_backend(pid)) > 0 {WORKING}");
+    direct.until("it is split, and a connection of it is ended", &kill).await;
+    assert_eq!(raw.until_ready().await, expected, "it has run unsplit");
+    assert_eq!(skipped(&stage, "failed").await, failed + 1);
+    until_quiet(&stage, &direct).await;
+}
+
 #[tokio::test]
 async fn where_no_other_connection_can_be_had_it_runs_unsplit() {
     let stage = stage(options(), NUMBERS).await;

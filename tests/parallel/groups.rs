@@ -268,6 +268,33 @@ async fn groups_that_take_too_much_memory_are_not_put_together_and_not_tried_aga
     assert_eq!(ended(&stage, "complete").await, 0);
 }
 
+/// Whole numbers have the same sum in any order.
+#[tokio::test]
+async fn sums_of_doubles_are_split_if_that_is_allowed() {
+    let setup = "CREATE TABLE d AS SELECT i % 3 AS k, i::float8 AS f, i::float4 AS r FROM generate_series(1, 9000) i; ANALYZE d";
+    for allowed in [false, true] {
+        let options = options().key("parallel.double_precision_sums", allowed).key("cache.max_entry_bytes", 1);
+        let stage = stage(options, setup).await;
+        let (mut raw, mut direct) = (stage.raw().await, stage.raw_direct().await);
+        let sql = "SELECT k, sum(f), avg(f), count(f) FROM d GROUP BY k";
+        if allowed {
+            same(&stage, &mut raw, &mut direct, Batch::new().query(sql)).await;
+            same(
+                &stage,
+                &mut raw,
+                &mut direct,
+                Batch::new().query("SELECT sum(f), avg(f) FROM d WHERE f < 0 OR k = 1"),
+            )
+            .await;
+        } else {
+            unsplit(&stage, sql, raw.query(sql)).await;
+        }
+        for sql in ["SELECT sum(r) FROM d", "SELECT avg(r) FROM d"] {
+            unsplit(&stage, sql, raw.query(sql)).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn they_are_recorded_and_forgotten_like_any_result() {
     let stage = stage(options(), SALES).await;

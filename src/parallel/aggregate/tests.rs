@@ -96,7 +96,8 @@ fn parts_that_only_the_server_combines_are_kept() {
 /// Equal sums of different rows are two sums.
 #[test]
 fn sums_that_only_the_server_adds_up_are_each_kept() {
-    let columns = vec![PartColumn::key(INT4, -1).expect("a key"), part(Sum, NUMERIC), part(Count, INT8)];
+    let sum = PartColumn::part(Sum, FLOAT8, true).expect("a sum");
+    let columns = vec![PartColumn::key(INT4, -1).expect("a key"), sum, part(Count, INT8)];
     let mut groups = ParallelAggregator::new(columns, usize::MAX);
     for _ in 0..3 {
         groups.add(&row(&[Some(&[0, 0, 0, 1]), Some(b"any sum"), Some(&5i64.to_be_bytes())])).expect("a good row");

@@ -75,7 +75,7 @@ impl PartColumn {
         use AggregateFunction::{Avg, BitAnd, BitOr, BoolAnd, BoolOr, Count, Max, Min, Sum};
         let combine = match (function, type_oid) {
             (Count | Sum, INT8) => Some(Combine::Add),
-            (Sum, NUMERIC) => None,
+            (Sum, NUMERIC) => Some(Combine::AddNumeric),
             (Sum, FLOAT8) if doubles => None,
             (Min, INT2 | INT4 | INT8 | DATE | TIME | TIMESTAMP | TIMESTAMPTZ) => Some(Combine::Least),
             (Max, INT2 | INT4 | INT8 | DATE | TIME | TIMESTAMP | TIMESTAMPTZ) => Some(Combine::Greatest),

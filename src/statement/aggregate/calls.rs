@@ -111,11 +111,11 @@ impl Call {
         };
         let end = filter.as_ref().map_or(close + 1, |filter| filter.end);
         let inner = &tokens[at + 1..end];
-        let is_plain = !arguments.is_empty()
-            && !(distinct && filter.is_some())
-            && !inner.iter().any(|token| token.is_word("order"))
-            && !(at + 2..end).any(|inside| Self::at(tokens, inside).is_some());
-        is_plain.then_some(Self { function, name, distinct, span: at..end, arguments, filter })
+        let is_refused = arguments.is_empty()
+            || (distinct && filter.is_some())
+            || inner.iter().any(|token| token.is_word("order"))
+            || (at + 2..end).any(|inside| Self::at(tokens, inside).is_some());
+        (!is_refused).then_some(Self { function, name, distinct, span: at..end, arguments, filter })
     }
 }
 
