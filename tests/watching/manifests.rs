@@ -196,3 +196,26 @@ fn the_sidecar_is_a_deployment_that_kubernetes_takes() {
     let served = proxy["ports"][0]["containerPort"].as_u64().unwrap().to_string();
     assert_eq!(scraped, served);
 }
+
+#[test]
+fn the_packaged_service_can_read_what_it_is_given() {
+    let manifest: toml_edit::DocumentMut = text("Cargo.toml").parse().unwrap();
+    let assets = manifest["package"]["metadata"]["deb"]["assets"].as_array().unwrap();
+    let unit = text("packaging/heliosproxy.service");
+    assert!(unit.contains("DynamicUser=yes"), "otherwise it is a known user's to read it");
+    let mut installed = BTreeSet::new();
+    for asset in assets {
+        let [source, target, mode] =
+            [0, 1, 2].map(|at| asset.as_array().and_then(|parts| parts.get(at)?.as_str()).expect("three strings"));
+        assert!(source.starts_with("target/") || source.contains('*') || file(source).exists(), "{source}");
+        assert!(mode.ends_with('4') || mode.ends_with('5'), "nobody but root can read {target}");
+        let name = target
+            .strip_suffix('/')
+            .map_or(target.into(), |directory| format!("{directory}/{}", source.rsplit('/').next().unwrap()));
+        installed.insert(format!("/{name}"));
+    }
+    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    for path in start.split(' ').filter(|word| word.starts_with('/')) {
+        assert!(installed.contains(path), "{path} is not in the package");
+    }
+}
