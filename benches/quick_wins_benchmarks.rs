@@ -14,7 +14,7 @@ use heliosproxy::cache::store::{Lookup, Store};
 use heliosproxy::cache::versions::{TableOid, TableRead, Versions};
 use heliosproxy::config::EvictionStrategy;
 use heliosproxy::guard::{CircuitBreaker, CircuitBreakerConfig, Fault, RetryConfig};
-use heliosproxy::parallel::{ChunkLimits, Chunks, TableSize};
+use heliosproxy::parallel::{AggregateFunction, ChunkLimits, Chunks, ParallelAggregator, PartColumn, TableSize};
 use heliosproxy::statement::Statement;
 use heliosproxy::stream::{Batch, ValueType};
 use heliosproxy::wire::frame::HEADER_BYTES;
@@ -183,6 +183,45 @@ fn work_stealing(c: &mut Criterion) {
     }
 }
 
+/// Partial groups of several connections, put together: each brings the same 1,000, with a key, a count and a sum.
+fn aggregation(c: &mut Criterion) {
+    const GROUPS: i32 = 1000;
+    const INT4: u32 = 23;
+    const INT8: u32 = 20;
+    let columns = [
+        PartColumn::key(INT4, -1),
+        PartColumn::part(AggregateFunction::Count, INT8, false),
+        PartColumn::part(AggregateFunction::Sum, INT8, false),
+    ];
+    let columns: Vec<PartColumn> =
+        columns.into_iter().collect::<Option<_>>().expect("columns that can be put together");
+    let row = |group: i32| {
+        let mut body = BytesMut::new();
+        body.put_u16(3);
+        body.put_u32(4);
+        body.put_i32(group);
+        for part in [1, i64::from(group)] {
+            body.put_u32(8);
+            body.put_i64(part);
+        }
+        body
+    };
+    let rows: Vec<BytesMut> = (0..GROUPS).map(row).collect();
+    let mut bench = c.benchmark_group("aggregation");
+    for workers in [2, 4, 8, 16] {
+        bench.throughput(Throughput::Elements(workers * GROUPS as u64));
+        bench.bench_with_input(BenchmarkId::new("partial groups, connections", workers), &workers, |b, workers| {
+            b.iter(|| {
+                let mut groups = ParallelAggregator::new(columns.clone(), 1 << 20);
+                for row in (0..*workers).flat_map(|_| &rows) {
+                    groups.add(black_box(row)).expect("it fits");
+                }
+                groups.into_arrays()
+            })
+        });
+    }
+}
+
 #[derive(Debug)]
 struct Broken;
 
@@ -216,6 +255,6 @@ fn backoff(c: &mut Criterion) {
 criterion_group! {
     name = quick_wins;
     config = Criterion::default().sample_size(20).measurement_time(Duration::from_secs(1)).warm_up_time(Duration::from_millis(300));
-    targets = streaming, keys, lookups, evictions, partitions, work_stealing, breaker, backoff
+    targets = streaming, keys, lookups, evictions, partitions, work_stealing, aggregation, breaker, backoff
 }
 criterion_main!(quick_wins);
