@@ -48,17 +48,21 @@ print(f"{time.monotonic() - began:.3f} {total}")
 PY
 }
 
-sql="SELECT * FROM big"
-for port in "$CLUSTER_PORT" "$unsplit" "$split"; do drain "$port" "$sql" >/dev/null; done
-for _ in $(seq "$ROUNDS"); do
-  for which in direct:$CLUSTER_PORT unsplit:$unsplit split:$split; do
-    drain "${which#*:}" "$sql" >> "$DIR/${which%%:*}"
+# compare NAME SQL: reads it in all three ways, ROUNDS times.
+compare() {
+  for port in "$CLUSTER_PORT" "$unsplit" "$split"; do drain "$port" "$2" >/dev/null; done
+  for _ in $(seq "$ROUNDS"); do
+    for which in direct:$CLUSTER_PORT unsplit:$unsplit split:$split; do
+      drain "${which#*:}" "$2" >> "$DIR/$1-${which%%:*}"
+    done
   done
-done
-echo "$ROWS rows, $(awk 'NR == 1 { print int($2 / 1e6) }' "$DIR/direct") MB, seconds (median of $ROUNDS):"
-for which in direct unsplit split; do
-  echo "  $which: $(awk '{ print $1 }' "$DIR/$which" | median)   (each: $(awk '{ printf "%s ", $1 }' "$DIR/$which"))"
-done
+  echo "$1: $ROWS rows, $(awk 'NR == 1 { print int($2 / 1e6) }' "$DIR/$1-direct") MB, seconds (median of $ROUNDS):"
+  for which in direct unsplit split; do
+    echo "  $which: $(awk '{ print $1 }' "$DIR/$1-$which" | median)   (each: $(awk '{ printf "%s ", $1 }' "$DIR/$1-$which"))"
+  done
+}
+compare scan "SELECT * FROM big"
+compare sorted "SELECT * FROM big ORDER BY t COLLATE \"C\""
 http_get "$split_http" /metrics | grep -E '^heliosdb_parallel_(query_duration_seconds_count|skipped_total).* [1-9]' || true
 
 # Groups: the server with no, one and two workers of its own; and the proxy, unsplit and split, where it has none.

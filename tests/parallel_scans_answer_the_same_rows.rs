@@ -17,6 +17,7 @@ mod parallel {
     mod generator;
     mod groups;
     mod left_alone;
+    mod ordered;
     mod partitions;
     mod sessions;
     mod shown;

@@ -43,6 +43,7 @@ fn why(reason: Unsplit) -> &'static str {
         Unsplit::Unsafe => "what they answer may depend on who runs them and when",
         Unsplit::Relation => "they read something else than one ordinary table",
         Unsplit::Plan => "the plan is not a plain scan, or the server splits it itself",
+        Unsplit::Order => "they are sorted by what only the server can compare, or it is not clear by what",
         Unsplit::Small => "the table has too few rows or bytes, or the plan costs too little",
         Unsplit::Busy => "too few connections, or too little memory, were free",
         Unsplit::Failed => "splitting failed before the first row; they ran unsplit",

@@ -57,6 +57,13 @@ impl Chunks {
         Self::new(size, limits, workers, Dealer::InTurn { taken: vec![0; workers] })
     }
 
+    /// At most one for each of `workers`, about as large as each other.
+    pub fn one_each(size: &TableSize, workers: usize) -> Self {
+        let pages = size.files.iter().copied().map(u64::from).sum::<u64>();
+        let bounds = bounds(&size.files, pages.div_ceil(workers.max(1) as u64).max(1));
+        Self { bounds, dealer: Mutex::new(Dealer::InTurn { taken: vec![0; workers] }) }
+    }
+
     fn new(size: &TableSize, limits: ChunkLimits, workers: usize, dealer: Dealer) -> Self {
         let workers = workers.max(1) as u64;
         let pages = size.files.iter().copied().map(u64::from).sum::<u64>();
@@ -159,6 +166,18 @@ mod tests {
         assert_eq!(each(toasted, 2), 41);
         let tight = ChunkLimits { memory_pages: 1000, ..LIMITS };
         assert_eq!(Chunks::stealing(&plain(98_304), tight, 3).blocks(0).1, 500);
+    }
+
+    #[test]
+    fn there_can_be_one_range_for_each() {
+        let bounds = |files: &[u32], workers| Chunks::one_each(&partitioned(files), workers).bounds;
+        assert_eq!(bounds(&[1000], 3), [0, 334, 668]);
+        assert_eq!(bounds(&[1000, 200], 2), [0, 400]);
+        assert_eq!(bounds(&[1, 1], 3), [0]);
+        assert_eq!(bounds(&[0], 3), [0]);
+        for files in 1..50 {
+            assert!((1..9).all(|workers| bounds(&[files, 7, 3], workers).len() <= workers));
+        }
     }
 
     #[test]

@@ -19,8 +19,10 @@ use super::gather::Gather;
 use super::grouping::Grouping;
 use super::link::{Link, LinkError, Stop};
 use super::order::{Failure, Item, Ordered, Place};
+use super::ordering::Sorting;
 use super::pool::{LinkKey, LinkPermit, LinkPool};
 use super::scan::{Begun, ScanQuery};
+use super::sorter::ParallelSorter;
 use crate::guard::BreakerError;
 use crate::telemetry::metrics::{Metrics, Side, State, Unsplit};
 use crate::upstream::connect::ConnectError;
@@ -248,6 +250,9 @@ async fn lead(work: &Arc<Work>) -> Result<(), Unfit> {
     if let Some(grouping) = &work.query.grouping {
         return lead_groups(work, grouping, leader, &mut stop).await;
     }
+    if let Some(sorting) = &work.query.sorting {
+        return lead_sorted(work, sorting, leader, &mut stop).await;
+    }
     let begun = Arc::new(work.query.lead(leader.link()?, &mut stop).await.map_err(Unfit::Link)?);
     let description = begun.description.clone();
     read_all(work, &mut leader, &begun, &mut stop, |count| work.ordered.begin(description, count)).await;
@@ -272,6 +277,29 @@ async fn lead_groups(work: &Arc<Work>, grouping: &Grouping, mut leader: Worker, 
     Ok(())
 }
 
+/// The same for sorted rows: each connection sorts one range, since the first row may be in any of them.
+async fn lead_sorted(work: &Arc<Work>, sorting: &Sorting, mut leader: Worker, stop: &mut Stop) -> Result<(), Unfit> {
+    let (begun, merging) = work.query.lead_sorted(sorting, leader.link()?, stop).await.map_err(Unfit::Link)?;
+    let begun = Arc::new(begun);
+    let hired = hire_all(work, &begun, stop).await;
+    let chunks = Arc::new(Chunks::one_each(&begun.size, hired.len() + 1));
+    let lanes = chunks.count();
+    let sorter = ParallelSorter::new(merging.keys, lanes, work.limits.memory / lanes);
+    work.ordered.begin_sorted(merging.description, sorter.limit(sorting.offset, sorting.limit));
+    work_on(&mut leader, hired, &begun, chunks).await;
+    Ok(())
+}
+
+/// Everybody reads what is his.
+async fn work_on(leader: &mut Worker, hired: Vec<Worker>, begun: &Arc<Begun>, chunks: Arc<Chunks>) {
+    let mut followers = JoinSet::new();
+    for (number, follower) in hired.into_iter().enumerate() {
+        followers.spawn(follow(follower, begun.clone(), chunks.clone(), number + 1));
+    }
+    leader.work(begun, &chunks, 0).await;
+    while followers.join_next().await.is_some() {}
+}
+
 /// Reads all ranges, over the leader's connection and those of the followers; `begin` is told how many there are. Failures are the
 /// statement's.
 async fn read_all(
@@ -292,10 +320,7 @@ async fn read_all(
         let hired = hire_all(work, begun, stop).await;
         let chunks = Arc::new(Chunks::in_turn(&begun.size, work.chunk_limits(begun), hired.len() + 1));
         begin(chunks.count());
-        for (number, follower) in hired.into_iter().enumerate() {
-            followers.spawn(follow(follower, begun.clone(), chunks.clone(), number + 1));
-        }
-        leader.work(begun, &chunks, 0).await;
+        work_on(leader, hired, begun, chunks).await;
     }
     while followers.join_next().await.is_some() {}
 }

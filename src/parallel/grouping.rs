@@ -22,6 +22,9 @@ use crate::wire::message::Target;
 use crate::wire::message::backend::{Column, data_row, row_description};
 use crate::wire::message::encode::{self, EncodeError};
 
+/// Partial groups are for the proxy: all in binary.
+const PARTIAL_RESULTS: &[i16] = &[1];
+
 const WHOLE: &[u8] = b"heliosproxy_whole";
 const MERGING: &[u8] = b"heliosproxy_merging";
 const RESIDUE: &[u8] = b"heliosproxy_residue";
@@ -145,7 +148,7 @@ impl ScanQuery {
         let canonical = original.understood.canonical(&original.names).ok_or_else(unfit(Unsplit::Shape))?;
         let types = range_types(original.types, original.types.len());
         let mut request = Request::default();
-        self.prepare(&mut request, &types)?;
+        self.prepare(&mut request, &types, PARTIAL_RESULTS)?;
         for text in [original.text, &canonical] {
             explain(&mut request, text, original.types)?;
             self.parameters.bind(&mut request, UNNAMED, PLAN)?;
@@ -159,7 +162,8 @@ impl ScanQuery {
             return Err(LinkError::Protocol("too few answers"));
         };
         let description = answers.descriptions.last().ok_or(LinkError::Protocol("no description"))?;
-        let begun = begun(begin, description, types).ok_or(LinkError::Protocol("no snapshot or no size"))?;
+        let begun = begun(begin, description, types, PARTIAL_RESULTS.to_vec())
+            .ok_or(LinkError::Protocol("no snapshot or no size"))?;
         self.check_locks(locks, &begun)?;
         let [plan, canonical_plan, range_plan] =
             [plan, canonical_plan, range_plan].map(|rows| rows.first().and_then(only).unwrap_or_default());

@@ -1,11 +1,12 @@
-//! Rows of several workers, put back into the order of the table's blocks.
+//! Rows of several workers on their way to the client, in the order of the table's blocks or in that of sort keys.
 //!
-//! **Invariant.** What is taken is the ranges one after the other, each whole and in its own order. Rows that are not yet due
-//! never take more than the budget; those of the range that is due never more than [`DUE_BYTES`] beyond it. A worker that finds
-//! no room waits, and so does its server; the worker whose range is due always finds room once the client has taken what there
-//! is, so nobody waits for ever.
+//! **Invariant.** Rows take no more memory than the budget and a little. A worker that finds no room waits, and so does its server; the
+//! worker on whose rows the client waits always finds room, so nobody waits for ever. What is taken, and in which order: see
+//! [`Blocks`] and [`Merge`].
 
-use std::collections::VecDeque;
+mod blocks;
+mod merge;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -13,11 +14,11 @@ use bytes::{Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
 use tokio::sync::{Notify, watch};
 
+use self::blocks::Blocks;
+use self::merge::Merge;
 use super::link::{LinkError, Run, Stop};
+use super::sorter::ParallelSorter;
 use crate::telemetry::metrics::Unsplit;
-
-/// Rows of the range that is due that may wait for the client.
-const DUE_BYTES: usize = 512 * 1024;
 
 /// What the client gets next.
 #[derive(Debug)]
@@ -47,7 +48,6 @@ pub(super) struct Ordered {
     client: AtomicWaker,
     room: Notify,
     stop: watch::Sender<bool>,
-    budget: usize,
 }
 
 /// Where the rows of one range go.
@@ -64,19 +64,10 @@ impl Place<'_> {
     }
 }
 
-#[derive(Default)]
 struct State {
     /// RowDescription, when it is known.
     description: Option<Bytes>,
-    /// How many ranges there are, when that is known.
-    count: Option<usize>,
-    /// The range that is due.
-    due: usize,
-    /// From the one that is due on.
-    ranges: VecDeque<Range>,
-    /// Bytes in those that are not due.
-    early: usize,
-    rows: u64,
+    source: Source,
     /// The last row taken is not whole.
     in_row: bool,
     failure: Option<Failure>,
@@ -84,17 +75,18 @@ struct State {
     starved: bool,
 }
 
-#[derive(Default)]
-struct Range {
-    runs: VecDeque<Run>,
-    bytes: usize,
-    complete: bool,
+/// Where rows wait, and which of them is next.
+enum Source {
+    Blocks(Blocks),
+    Merge(Merge),
 }
 
 impl Ordered {
     pub fn new(budget: usize) -> Self {
         let stop = watch::Sender::new(false);
-        Self { state: Mutex::default(), client: AtomicWaker::new(), room: Notify::new(), stop, budget }
+        let source = Source::Blocks(Blocks::new(budget));
+        let state = State { description: None, source, in_row: false, failure: None, starved: false };
+        Self { state: Mutex::new(state), client: AtomicWaker::new(), room: Notify::new(), stop }
     }
 
     /// Tells when everything is to stop.
@@ -111,16 +103,28 @@ impl Ordered {
         self.stop.send_replace(true);
         self.room.notify_waiters();
         // Nobody will take them.
-        let mut state = self.state();
-        state.ranges.clear();
-        state.early = 0;
+        match &mut self.state().source {
+            Source::Blocks(blocks) => blocks.clear(),
+            Source::Merge(merge) => merge.clear(),
+        }
     }
 
     /// What the rows look like, and how many ranges they come in.
     pub fn begin(&self, description: Bytes, count: usize) {
         let mut state = self.state();
         state.description = Some(description);
-        state.count = Some(count);
+        if let Source::Blocks(blocks) = &mut state.source {
+            blocks.count = Some(count);
+        }
+        drop(state);
+        self.client.wake();
+    }
+
+    /// The same for ranges that are sorted, each a lane of the sorter's. Nothing has been put yet.
+    pub fn begin_sorted(&self, description: Bytes, sorter: ParallelSorter) {
+        let mut state = self.state();
+        state.description = Some(description);
+        state.source = Source::Merge(Merge::new(sorter));
         drop(state);
         self.client.wake();
     }
@@ -167,24 +171,12 @@ impl Ordered {
         if self.is_stopped() {
             return Err(run);
         }
-        let bytes = run.bytes.len();
-        let is_due = range == state.due;
-        let has_room = if is_due {
-            state.ranges.front().is_none_or(|due| due.bytes < DUE_BYTES)
-        } else {
-            state.early + bytes <= self.budget
+        let is_awaited = match &mut state.source {
+            Source::Blocks(blocks) => blocks.put(range, run)?,
+            Source::Merge(merge) => merge.put(range, run)?,
         };
-        if !has_room {
-            return Err(run);
-        }
-        if !is_due {
-            state.early += bytes;
-        }
-        let slot = state.range(range);
-        slot.bytes += bytes;
-        slot.runs.push_back(run);
         drop(state);
-        if is_due {
+        if is_awaited {
             self.client.wake();
         }
         Ok(())
@@ -192,12 +184,11 @@ impl Ordered {
 
     /// A range has no more rows; it had so many.
     pub fn complete(&self, range: usize, rows: u64) {
-        let mut state = self.state();
-        state.rows += rows;
-        state.range(range).complete = true;
-        let is_due = range == state.due;
-        drop(state);
-        if is_due {
+        let is_awaited = match &mut self.state().source {
+            Source::Blocks(blocks) => blocks.complete(range, rows),
+            Source::Merge(merge) => merge.complete(range),
+        };
+        if is_awaited {
             self.client.wake();
         }
     }
@@ -209,8 +200,7 @@ impl Ordered {
     /// Ready when there is something to take.
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.client.register(cx.waker());
-        let mut state = self.state();
-        state.pass_over(&self.room);
+        let mut state = self.advance();
         let ready =
             state.failure.is_some() || (state.description.is_some() && (state.is_complete() || state.has_rows()));
         if ready {
@@ -227,20 +217,14 @@ impl Ordered {
     /// Takes what comes next.
     pub fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Item> {
         self.client.register(cx.waker());
-        let mut state = self.state();
+        let mut state = self.advance();
         if let Some(failure) = state.failure.take() {
             return Poll::Ready(Item::Failed(Failure { in_row: state.in_row, ..failure }));
         }
-        state.pass_over(&self.room);
         if state.is_complete() {
-            return Poll::Ready(Item::Complete(state.rows));
+            return Poll::Ready(Item::Complete(state.rows()));
         }
-        let run = state.ranges.front_mut().and_then(|due| {
-            let run = due.runs.pop_front()?;
-            due.bytes -= run.bytes.len();
-            Some(run)
-        });
-        let Some(run) = run else {
+        let Some(run) = state.take() else {
             state.starved = true;
             return Poll::Pending;
         };
@@ -250,6 +234,28 @@ impl Ordered {
         Poll::Ready(Item::Rows(run.bytes))
     }
 
+    /// Goes on to what is to be taken next.
+    fn advance(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        if state.failure.is_some() {
+            return state;
+        }
+        let advanced = match &mut state.source {
+            Source::Blocks(blocks) => Ok(blocks.pass_over()),
+            Source::Merge(merge) => merge.advance(),
+        };
+        match advanced {
+            Ok(false) => {}
+            Ok(true) => self.room.notify_waiters(),
+            Err(error) => {
+                drop(state);
+                self.fail_by(error);
+                state = self.state();
+            }
+        }
+        state
+    }
+
     /// Whether the client has had to wait for rows since this was asked last.
     pub fn was_starved(&self) -> bool {
         std::mem::take(&mut self.state().starved)
@@ -257,7 +263,10 @@ impl Ordered {
 
     /// Whether rows that are not due fill half of the budget.
     pub fn is_ahead(&self) -> bool {
-        self.state().early > self.budget / 2
+        match &self.state().source {
+            Source::Blocks(blocks) => blocks.is_ahead(),
+            Source::Merge(_) => false,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -266,31 +275,32 @@ impl Ordered {
 }
 
 impl State {
-    fn range(&mut self, range: usize) -> &mut Range {
-        // A range is taken only when it is complete, so this one is not before the one that is due.
-        let place = range.saturating_sub(self.due);
-        if self.ranges.len() <= place {
-            self.ranges.resize_with(place + 1, Range::default);
-        }
-        &mut self.ranges[place]
-    }
-
-    /// Goes on to the next range when the one that is due has been taken.
-    fn pass_over(&mut self, room: &Notify) {
-        while self.ranges.front().is_some_and(|due| due.complete && due.runs.is_empty()) {
-            self.ranges.pop_front();
-            self.due += 1;
-            self.early -= self.ranges.front().map_or(0, |due| due.bytes);
-            room.notify_waiters();
-        }
-    }
-
     fn has_rows(&self) -> bool {
-        self.ranges.front().is_some_and(|due| !due.runs.is_empty())
+        match &self.source {
+            Source::Blocks(blocks) => blocks.has_rows(),
+            Source::Merge(merge) => merge.has_rows(),
+        }
     }
 
     fn is_complete(&self) -> bool {
-        self.count.is_some_and(|count| self.due >= count)
+        match &self.source {
+            Source::Blocks(blocks) => blocks.is_complete(),
+            Source::Merge(merge) => merge.is_complete(),
+        }
+    }
+
+    fn rows(&self) -> u64 {
+        match &self.source {
+            Source::Blocks(blocks) => blocks.rows,
+            Source::Merge(merge) => merge.rows(),
+        }
+    }
+
+    fn take(&mut self) -> Option<Run> {
+        match &mut self.source {
+            Source::Blocks(blocks) => blocks.take(),
+            Source::Merge(merge) => merge.take(),
+        }
     }
 }
 

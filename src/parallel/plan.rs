@@ -12,6 +12,8 @@ pub enum Shape {
     Rows,
     /// They are partial groups: those of equal keys are put together.
     Groups,
+    /// Each range is sorted, and they are merged.
+    Sorted,
 }
 
 /// A node of a plan, as `EXPLAIN (FORMAT JSON)` shows it.
@@ -67,8 +69,10 @@ impl Shape {
         let is_made_up_for = |node: &Node| match self {
             Self::Rows => false,
             Self::Groups => ["Aggregate", "Group", "Unique", "Sort", "Limit", "Result"].contains(&node.kind.as_str()),
+            Self::Sorted => ["Sort", "Limit", "Result"].contains(&node.kind.as_str()),
         };
-        above.iter().all(is_made_up_for)
+        let sorts = above.iter().filter(|node| node.kind == "Sort").count();
+        above.iter().all(is_made_up_for) && (self != Self::Sorted || sorts == 1)
     }
 
     /// The plan of a statement, if it scans the table.
@@ -92,6 +96,11 @@ impl Shape {
 /// Whether a statement and that for a range have plans that [`Shape::Groups`] splits. Nothing is asked of their size.
 pub(super) fn is_grouping(whole: &[u8], range: &[u8]) -> bool {
     Shape::Groups.in_ranges(whole, range).is_some()
+}
+
+/// The same for [`Shape::Sorted`].
+pub(super) fn is_sorting(whole: &[u8], range: &[u8]) -> bool {
+    Shape::Sorted.in_ranges(whole, range).is_some()
 }
 
 impl PlannedScan<'_> {

@@ -14,6 +14,7 @@ use super::chunks::TableSize;
 use super::grouping::{self, Grouping};
 use super::link::{Link, LinkError, Request, Stop};
 use super::order::Place;
+use super::ordering::Sorting;
 use super::pool::{Account, LinkKey};
 use super::settings::{IDENTITY, Replay, SETTINGS, SessionSettings};
 use crate::cache::verdict::RelationName;
@@ -69,8 +70,9 @@ pub struct ScanQuery {
     pub name: String,
     /// Its last two parameters are the range.
     pub text: Vec<u8>,
-    /// How the ranges' rows are put together, if they are partial groups.
+    /// How the ranges' rows are put together, if they are partial groups, or sorted.
     pub grouping: Option<Grouping>,
+    pub sorting: Option<Sorting>,
     /// As the client has declared them.
     pub types: Vec<u32>,
     pub parameters: Parameters,
@@ -95,8 +97,9 @@ pub(super) struct Begun {
     pub block_bytes: u64,
     /// Of the rows of the ranges.
     pub description: Bytes,
-    /// The types of the parameters of the statement for a range.
+    /// The types of the parameters of the statement for a range, and in which formats its results are wanted.
     pub types: Vec<u32>,
+    results: Vec<i16>,
 }
 
 impl Parameters {
@@ -136,6 +139,29 @@ impl Parameters {
         let values: Vec<_> = self.values.iter().map(|value| value.as_deref()).chain(more_values).collect();
         let formats: Vec<i16> = self.formats.iter().copied().chain(more.iter().map(|_| 1)).collect();
         encode::bind(&mut request.0, portal, statement, &formats, values.into_iter(), results)
+    }
+
+    /// A number of rows, in a parameter; the inner one is `None` for NULL. None if it is not one, or of a type that is not followed.
+    pub(super) fn count(&self, number: u16, types: &[u32]) -> Option<Option<u64>> {
+        let index = usize::from(number).checked_sub(1)?;
+        let Some(value) = self.values.get(index)? else { return Some(None) };
+        let length = match types.get(index) {
+            None | Some(0 | 20) => 8,
+            Some(23) => 4,
+            Some(21) => 2,
+            Some(_) => return None,
+        };
+        let count = match self.formats.get(index)? {
+            0 => self::number::<i64>(value)?,
+            _ if value.len() != length => return None,
+            _ => {
+                let sign = if value.first()? & 0x80 == 0 { 0 } else { 0xFF };
+                let mut bytes = [sign; 8];
+                bytes[8 - length..].copy_from_slice(value);
+                i64::from_be_bytes(bytes)
+            }
+        };
+        u64::try_from(count).ok().map(Some)
     }
 
     /// In which formats the client wants its results.
@@ -193,11 +219,12 @@ impl ScanQuery {
         let mut request = Request::default();
         self.begin(&mut request)?;
         let types = range_types(&self.types, self.parameters.len());
-        self.prepare(&mut request, &types)?;
+        let results = &self.parameters.results;
+        self.prepare(&mut request, &types, results)?;
         let answers = link.ask(request, stop).await?;
         let description = answers.descriptions.last().ok_or(LinkError::Protocol("no description"))?;
-        let begun =
-            begun(&answers.commands, description, types).ok_or(LinkError::Protocol("no snapshot or no size"))?;
+        let begun = begun(&answers.commands, description, types, results.clone())
+            .ok_or(LinkError::Protocol("no snapshot or no size"))?;
         let locks = answers.commands.last().ok_or(LinkError::Protocol("too few answers"))?;
         self.check_locks(locks, &begun)?;
         Ok(begun)
@@ -221,7 +248,7 @@ impl ScanQuery {
         request.run(STAY)?;
         request.run(FOLLOWER_LOCK_TIMEOUT)?;
         request.run(&format!("LOCK TABLE {} IN ACCESS SHARE MODE NOWAIT", self.quoted()))?;
-        self.prepare(&mut request, &begun.types)?;
+        self.prepare(&mut request, &begun.types, &begun.results)?;
         // It holds the locks of its plan now.
         request.run(&format!("SET LOCAL lock_timeout = {}", self.settings.milliseconds("lock_timeout")))?;
         let answers = link.ask(request, stop).await?;
@@ -239,7 +266,7 @@ impl ScanQuery {
         place: Place<'_>,
     ) -> Result<u64, LinkError> {
         let mut request = Request::default();
-        self.bind(&mut request, blocks)?;
+        self.bind(&mut request, blocks, &begun.results)?;
         self.ask_for_locks(&mut request)?;
         encode::execute(&mut request.0, PORTAL, 0)?;
         link.rows(request, stop, |locks| self.check_locks(locks, begun), place).await
@@ -266,25 +293,23 @@ impl ScanQuery {
         keep: impl FnMut(Bytes) -> Result<(), LinkError>,
     ) -> Result<(), LinkError> {
         let mut request = Request::default();
-        self.bind(&mut request, blocks)?;
+        self.bind(&mut request, blocks, &begun.results)?;
         self.ask_for_locks(&mut request)?;
         encode::execute(&mut request.0, PORTAL, 0)?;
         link.each_row(request, stop, |locks| self.check_locks(locks, begun), keep).await
     }
 
     /// Prepares the statement, runs it for no blocks at all, so that its plan has its locks, and asks for these.
-    pub(super) fn prepare(&self, request: &mut Request, types: &[u32]) -> Result<(), EncodeError> {
+    pub(super) fn prepare(&self, request: &mut Request, types: &[u32], results: &[i16]) -> Result<(), EncodeError> {
         encode::parse(&mut request.0, STATEMENT, &self.text, types)?;
-        self.bind(request, (0, 0))?;
+        self.bind(request, (0, 0), results)?;
         encode::describe(&mut request.0, Target::Portal, PORTAL)?;
         encode::execute(&mut request.0, PORTAL, 0)?;
         self.ask_for_locks(request)
     }
 
-    fn bind(&self, request: &mut Request, blocks: (u32, u32)) -> Result<(), EncodeError> {
+    fn bind(&self, request: &mut Request, blocks: (u32, u32), results: &[i16]) -> Result<(), EncodeError> {
         encode::close(&mut request.0, Target::Portal, PORTAL)?;
-        // Partial groups are for the proxy.
-        let results = if self.grouping.is_some() { &[1][..] } else { &self.parameters.results };
         self.parameters.bind_range(request, PORTAL, STATEMENT, blocks, results)
     }
 
@@ -312,7 +337,7 @@ impl ScanQuery {
 }
 
 /// From what [`begin`](ScanQuery::begin) was answered.
-pub(super) fn begun(commands: &[Vec<Bytes>], description: &Bytes, types: Vec<u32>) -> Option<Begun> {
+pub(super) fn begun(commands: &[Vec<Bytes>], description: &Bytes, types: Vec<u32>, results: Vec<i16>) -> Option<Begun> {
     let [_begin, _stay, _lock, snapshot, sizes, ..] = commands else { return None };
     let snapshot = data_row(snapshot.first()?).ok()?;
     let [Some(snapshot), Some(block)] = snapshot.as_slice() else { return None };
@@ -331,7 +356,7 @@ pub(super) fn begun(commands: &[Vec<Bytes>], description: &Bytes, types: Vec<u32
     }
     tables.sort_unstable();
     let (snapshot, description) = (snapshot.to_owned(), description.clone());
-    Some(Begun { snapshot, tables, size, block_bytes, description, types })
+    Some(Begun { snapshot, tables, size, block_bytes, description, types, results })
 }
 
 fn number<T: std::str::FromStr>(value: &[u8]) -> Option<T> {
@@ -343,4 +368,34 @@ pub fn three(row: &[u8]) -> Option<[&[u8]; 3]> {
     let values = data_row(row).ok()?;
     let [Some(one), Some(two), Some(three)] = values.as_slice() else { return None };
     Some([*one, *two, *three])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_of_rows_is_read_from_its_parameter() {
+        let parameters = |format: i16, value: Option<&'static [u8]>| Parameters {
+            formats: vec![0, format],
+            values: vec![None, value.map(Bytes::from_static)],
+            results: vec![],
+        };
+        for (format, value, types, expected) in [
+            (0, Some(&b"12"[..]), &[][..], Some(Some(12))),
+            (0, None, &[], Some(None)),
+            (0, Some(b"-1"), &[], None),
+            (0, Some(b"1.5"), &[], None),
+            (0, Some(b"12"), &[0, 1700], None),
+            (1, Some(b"\0\0\0\0\0\0\x01\x02"), &[0, 20], Some(Some(258))),
+            (1, Some(b"\0\0\x01\x02"), &[0, 23], Some(Some(258))),
+            (1, Some(b"\x01\x02"), &[0, 21], Some(Some(258))),
+            (1, Some(b"\xff\xff"), &[0, 21], None),
+            (1, Some(b"\x01\x02"), &[0, 23], None),
+        ] {
+            assert_eq!(parameters(format, value).count(2, types), expected, "{value:?}");
+        }
+        assert_eq!(parameters(0, None).count(3, &[]), None);
+        assert_eq!(parameters(0, None).count(1, &[]), Some(None));
+    }
 }

@@ -292,7 +292,14 @@ impl Session {
                 if let Some(page) = &span.page {
                     page.ran(took);
                 }
-                self.log_if_slow(span.page.as_deref(), span.sent.as_deref(), span.class, span.failed, took);
+                self.log_if_slow(
+                    span.page.as_deref(),
+                    span.sent.as_deref(),
+                    span.class,
+                    Path::Upstream,
+                    span.failed,
+                    took,
+                );
                 if let Some(trace) = span.trace {
                     self.trace_answered(*trace, span.page.as_ref(), span.failed, &mut span.fill);
                 }

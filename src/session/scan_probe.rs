@@ -10,9 +10,10 @@ use super::jobs::{BEGIN, LOCKS, NAME, ROLLBACK, STATEMENT, frames, lock, run_all
 use super::lookup::ReadRequest;
 use crate::catalog::analysis::{Analysis, AnalysisKey, Findings};
 use crate::parallel::{
-    IDENTITY, Parameters, PlannedScan, Request, SETTINGS, ScanThresholds, SessionSettings, Shape, range_types, three,
+    COLLATIONS, IDENTITY, Ordered, Parameters, PlannedScan, Request, SETTINGS, ScanThresholds, SessionSettings, Shape,
+    range_types, three,
 };
-use crate::statement::Statement;
+use crate::statement::{Ordering, Statement};
 use crate::telemetry::metrics::Unsplit;
 use crate::wire::frame::backend;
 use crate::wire::message::backend::{data_row, parameter_types};
@@ -81,9 +82,9 @@ impl Session {
         let explain = |text: &[u8]| [b"EXPLAIN (FORMAT JSON) ", text].concat();
 
         let out = &mut self.upstream.output;
-        // The settings first, since what follows changes one of them; and in a transaction of their own, whose locks are not
-        // the statement's.
-        run_all(out, &[BEGIN, IDENTITY, SETTINGS, ROLLBACK, BEGIN, &timeout])?;
+        // The settings first, since what follows changes one of them; with the collations in a transaction of their own, whose locks
+        // are not the statement's.
+        run_all(out, &[BEGIN, IDENTITY, SETTINGS, COLLATIONS, ROLLBACK, BEGIN, &timeout])?;
         encode::parse(out, STATEMENT, &probe.text, &probe.types)?;
         encode::describe(out, Target::Statement, STATEMENT)?;
         run_all(out, &[LOCKS])?;
@@ -135,10 +136,13 @@ impl Session {
             }
         };
         let thresholds = ScanThresholds::from(&self.shared.config.load().parallel);
-        let shape = if part.groups { Shape::Groups } else { Shape::Rows };
-        match answers.judge(&analysis, shape, thresholds) {
+        let ordering = part.scan.as_ref().and_then(|scan| scan.ordering());
+        let later = self.shared.store.now() + SMALL_FOR;
+        match answers.judge(&analysis, part.groups, ordering, thresholds) {
             Ok(()) => analysis.scan.split(),
-            Err(Unsplit::Small) => analysis.scan.not_until(Unsplit::Small, self.shared.store.now() + SMALL_FOR),
+            Err(Unsplit::Small) => analysis.scan.not_until(Unsplit::Small, later),
+            // Another statement of this shape is sorted by something else.
+            Err(reason) if ordering.is_some_and(Ordering::is_by_position) => analysis.scan.not_until(reason, later),
             Err(reason) => analysis.scan.never(reason),
         }
         self.splitting.settings = answers.settings().map(|(settings, replay)| (Arc::new(settings), Arc::new(replay)));
@@ -175,36 +179,57 @@ impl<'a> Answers<'a> {
     }
 
     fn findings(&self) -> Option<Findings> {
-        let locks = self.command(6).iter().map(|row| lock(row)).collect::<Option<Vec<_>>>()?;
+        let locks = self.command(7).iter().map(|row| lock(row)).collect::<Option<Vec<_>>>()?;
         Some(Findings { locks, parameter_types: self.parameter_types.clone().unwrap_or_default() })
     }
 
-    fn judge(&self, analysis: &Analysis, shape: Shape, thresholds: ScanThresholds) -> Result<(), Unsplit> {
+    fn judge(
+        &self,
+        analysis: &Analysis,
+        groups: bool,
+        ordering: Option<&Ordering>,
+        thresholds: ScanThresholds,
+    ) -> Result<(), Unsplit> {
         if analysis.read.is_err() {
             return Err(Unsplit::Unsafe);
         }
         if analysis.table.is_none() {
             return Err(Unsplit::Relation);
         }
-        // With the range the result must look the same.
-        let looks_the_same = match (shape, self.descriptions.as_slice()) {
-            (Shape::Groups, _) => true,
-            (Shape::Rows, [whole, range]) => whole == range,
-            (Shape::Rows, _) => false,
+        let shape = match ordering {
+            _ if groups => Shape::Groups,
+            Some(_) => Shape::Sorted,
+            None => Shape::Rows,
         };
-        if !looks_the_same {
-            return Err(Unsplit::Plan);
-        }
         let plan = |number: usize| self.command(number).first().and_then(|row| only(row)).unwrap_or_default();
+        // With the range the result must look the same.
+        match (ordering, self.descriptions.as_slice()) {
+            _ if groups => {}
+            (None, [whole, range]) if whole == range => {}
+            (Some(ordering), [whole, range]) => {
+                let collations = self.command(3).first().and_then(|row| data_row(row).ok());
+                let ordered = Ordered {
+                    plans: [plan(8), plan(10)],
+                    descriptions: [whole, range],
+                    keys: ordering.keys(),
+                    collations: match collations.as_deref() {
+                        Some([default, named]) => [default, named].map(|value| *value == Some(b"t")),
+                        _ => [false; 2],
+                    },
+                };
+                ordered.keys()?;
+            }
+            _ => return Err(Unsplit::Plan),
+        }
         let number = |value: &[u8]| std::str::from_utf8(value).ok()?.parse::<f64>().ok();
         let (mut rows, mut bytes) = (0.0, 0.0);
-        for [_, its_rows, its_bytes] in self.command(8).iter().filter_map(|row| three(row)) {
+        for [_, its_rows, its_bytes] in self.command(9).iter().filter_map(|row| three(row)) {
             // A negative number of rows is an unknown one.
             rows += number(its_rows).unwrap_or_default().max(0.0);
             bytes += number(its_bytes).unwrap_or_default();
         }
-        let range = (shape == Shape::Rows).then(|| plan(9));
-        PlannedScan { shape, whole: plan(7), range, rows, bytes: bytes as u64 }.judge(thresholds)
+        let range = (!groups).then(|| plan(10));
+        PlannedScan { shape, whole: plan(8), range, rows, bytes: bytes as u64 }.judge(thresholds)
     }
 }
 

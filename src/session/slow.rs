@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::Session;
 use crate::cache::ledger::Page;
-use crate::telemetry::metrics::Class;
+use crate::telemetry::metrics::{Class, Path};
 use crate::wire::message::Bind;
 
 /// As much of a text, or of all parameters, is logged.
@@ -40,6 +40,7 @@ impl Session {
         page: Option<&Page>,
         sent: Option<&Sent>,
         class: Class,
+        path: Path,
         failed: bool,
         took: Duration,
     ) {
@@ -59,6 +60,7 @@ impl Session {
         tracing::warn!(
             took_ms = took.as_millis() as u64,
             class = class.label(),
+            path = path.label(),
             failed,
             cache,
             statement = statement.as_deref(),

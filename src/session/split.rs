@@ -15,12 +15,13 @@ use super::block::Status;
 use super::jobs::Job;
 use super::lookup::{Fill, Plan, ReadRequest};
 use super::scan_probe::ScanProbe;
+use super::slow::Sent;
 use crate::cache::ledger::Page;
 use crate::cache::verdict::Bypass;
 use crate::catalog::Classified;
 use crate::catalog::analysis::Analysis;
 use crate::catalog::scan::ScanVerdict;
-use crate::parallel::{self, Account, Failure, Grouping, Parameters, Rows, ScanQuery, SessionSettings};
+use crate::parallel::{self, Account, Failure, Grouping, Parameters, Rows, ScanQuery, SessionSettings, Sorting};
 use crate::statement::Part;
 use crate::telemetry::export::Trace;
 use crate::telemetry::metrics::Unsplit;
@@ -61,6 +62,8 @@ pub struct Split {
     pub(super) started: Instant,
     pub(super) analysis: Arc<Analysis>,
     pub(super) page: Option<Arc<Page>>,
+    /// For the log, should it be slow.
+    pub(super) sent: Option<Box<Sent>>,
     pub(super) trace: Option<Box<Trace>>,
     pub(super) _classified: Classified,
 }
@@ -168,6 +171,7 @@ impl Session {
                     started: Instant::now(),
                     analysis,
                     page: self.page(request.statement, request.text).cloned(),
+                    sent: self.sent(request.text, request.bind.map(|(body, _)| body)),
                     trace: None,
                     _classified: self.visit.database().classify(),
                 }));
@@ -286,10 +290,17 @@ impl Session {
             return Err(Unsplit::Busy);
         }
         let range = part.range(request.text, parameters.len() + 1).ok_or(Unsplit::Shape)?;
-        let grouping = part.groups.then(|| Grouping {
-            text: part.text_of(request.text).to_vec(),
-            doubles: config.parallel.double_precision_sums,
-        });
+        let ordering = part.scan.as_ref().and_then(|scan| scan.ordering());
+        let own_text = || part.text_of(request.text).to_vec();
+        let grouping =
+            part.groups.then(|| Grouping { text: own_text(), doubles: config.parallel.double_precision_sums });
+        let sorting = match ordering {
+            None => None,
+            Some(ordering) => {
+                let sorting = Sorting::new(ordering, own_text(), &parameters, request.types);
+                Some(sorting.ok_or(Unsplit::Shape)?)
+            }
+        };
         let query = ScanQuery {
             account,
             settings,
@@ -299,6 +310,7 @@ impl Session {
             name: range.name,
             text: range.text,
             grouping,
+            sorting,
             types: request.types.to_vec(),
             parameters,
             degree,

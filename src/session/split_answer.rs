@@ -118,9 +118,12 @@ impl Session {
         if let Some(page) = &split.page {
             page.ran(took);
         }
+        let failed = outcome != Outcome::Complete;
+        let (page, sent) = (split.page.as_deref(), split.sent.as_deref());
+        self.log_if_slow(page, sent, QueryClass::Read, Path::Parallel, failed, took);
         if let Some(mut trace) = split.trace.take() {
             trace.did("merge");
-            self.finish_trace(*trace, Path::Parallel, split.page.as_ref(), outcome != Outcome::Complete);
+            self.finish_trace(*trace, Path::Parallel, split.page.as_ref(), failed);
         }
     }
 

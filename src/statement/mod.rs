@@ -16,6 +16,7 @@ pub mod lexer;
 pub mod literal;
 mod memo;
 mod normal;
+pub mod ordering;
 pub mod predicates;
 pub mod scan;
 mod set;
@@ -33,6 +34,7 @@ pub use hint::Hint;
 pub use keeps::Keeps;
 use lexer::{Lexer, Token};
 pub use memo::Statements;
+pub use ordering::{Count, Ordering};
 use predicates::Predicates;
 pub use scan::Scan;
 

@@ -1,12 +1,14 @@
 //! A SELECT from one table whose rows can be asked for by ranges of blocks: where the condition for it goes.
 //!
 //! **Invariant.** The text that [`Scan::chunk`] makes means what the original means, with one more condition on the rows of its
-//! table. Only one form is taken: `SELECT list FROM table [WHERE condition]`, understood to the last token, without a second
+//! table; if it is ordered, with its keys in front of its list. Only one form is taken:
+//! `SELECT list FROM table [WHERE condition] [ORDER BY keys [LIMIT n] [OFFSET n]]`, understood to the last token, without a second
 //! query inside. Whether that form is safe to split (aggregates and window functions look like it, too) is not told by the text:
 //! the planner is asked.
 
 use super::facts::Facts;
 use super::lexer::Token;
+use super::ordering::Ordering;
 use super::predicates::{OnlyTable, only_table};
 
 /// Words at which the text is something else, or too much, wherever they stand.
@@ -25,8 +27,8 @@ const REFUSED: [&str; 13] = [
     "filter",
     "within",
 ];
-/// Clauses that come after the condition.
-const LATER: [&str; 8] = ["group", "having", "window", "order", "limit", "offset", "fetch", "for"];
+/// Clauses that come after the condition. With all but the first it is no longer this form.
+const LATER: [&str; 8] = ["order", "group", "having", "window", "limit", "offset", "fetch", "for"];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scan {
@@ -34,12 +36,14 @@ pub struct Scan {
     qualifier: String,
     /// The table's name, quoted, with its schema if that is written.
     name: String,
-    /// Where the first token begins.
+    /// Where SELECT begins, and ends.
     start: usize,
+    list: usize,
     /// Where WHERE ends, if there is one.
     condition: Option<usize>,
-    /// Where the last token ends.
+    /// Where FROM and WHERE end.
     end: usize,
+    ordering: Option<Ordering>,
 }
 
 impl Scan {
@@ -51,7 +55,8 @@ impl Scan {
         }
         let clauses = Clauses::of(rest)?;
         let OnlyTable { qualifier, name } = only_table(clauses.from)?;
-        Some(Self { qualifier, name, start: first.start, condition: clauses.condition, end: tokens.last()?.end() })
+        let Clauses { condition, end, ordering, .. } = clauses;
+        Some(Self { qualifier, name, start: first.start, list: first.end(), condition, end, ordering })
     }
 
     /// The table's name as the statement has it, quoted.
@@ -62,24 +67,38 @@ impl Scan {
     /// The statement for the blocks from parameter `$number`, a tid, up to but without the next parameter. `text` is what was
     /// analysed.
     pub fn chunk(&self, text: &[u8], number: usize) -> Vec<u8> {
-        let Self { qualifier, start, condition, end, .. } = self;
+        let Self { qualifier, start, list, condition, end, ordering, .. } = self;
         // Operators by their full names: the session's search_path may lead to others.
         let range = format!(
             "{qualifier}.ctid OPERATOR(pg_catalog.>=) ${number} AND {qualifier}.ctid OPERATOR(pg_catalog.<) ${}",
             number + 1
         );
         let piece = |from: usize, to: usize| text.get(from..to).unwrap_or_default();
-        match condition {
-            None => [piece(*start, *end), b" WHERE ", range.as_bytes()].concat(),
-            Some(condition) => {
-                [piece(*start, *condition), b" (", piece(*condition, *end), b" ) AND ", range.as_bytes()].concat()
-            }
+        let mut out = piece(*start, *list).to_vec();
+        if let Some(ordering) = ordering {
+            ordering.push_keys(text, &mut out);
         }
+        let rest = match condition {
+            None => [piece(*list, *end), b" WHERE ", range.as_bytes()].concat(),
+            Some(condition) => {
+                [piece(*list, *condition), b" (", piece(*condition, *end), b" ) AND ", range.as_bytes()].concat()
+            }
+        };
+        out.extend_from_slice(&rest);
+        if let Some(ordering) = ordering {
+            ordering.push_tail(text, &mut out);
+        }
+        out
+    }
+
+    /// How its rows are ordered, if they are.
+    pub fn ordering(&self) -> Option<&Ordering> {
+        self.ordering.as_ref()
     }
 
     /// Bytes on the heap, about.
     pub(super) fn weight(&self) -> usize {
-        size_of::<Self>() + self.qualifier.len() + self.name.len()
+        size_of::<Self>() + self.qualifier.len() + self.name.len() + self.ordering.as_ref().map_or(0, Ordering::weight)
     }
 }
 
@@ -88,12 +107,15 @@ struct Clauses<'t, 'a> {
     from: &'t [Token<'a>],
     /// Where WHERE ends.
     condition: Option<usize>,
+    /// Where both end.
+    end: usize,
+    ordering: Option<Ordering>,
 }
 
 impl<'t, 'a> Clauses<'t, 'a> {
     /// From the tokens after SELECT.
     fn of(tokens: &'t [Token<'a>]) -> Option<Self> {
-        let (mut depth, mut from, mut condition) = (0usize, None, None);
+        let (mut depth, mut from, mut condition, mut tail) = (0usize, None, None, None);
         for (at, token) in tokens.iter().enumerate() {
             if token.is_punctuation("(") || token.is_punctuation("[") {
                 depth += 1;
@@ -102,13 +124,18 @@ impl<'t, 'a> Clauses<'t, 'a> {
             } else if token.is_any_word(&REFUSED) {
                 return None;
             }
-            if depth > 0 {
+            if depth == 0 && tail.is_some() && token.is_word("for") {
+                return None;
+            }
+            if depth > 0 || tail.is_some() {
                 continue;
             }
             let before = at.checked_sub(1).map(|before| &tokens[before]);
             let is_distinct_from = token.is_word("from") && before.is_some_and(|before| before.is_word("distinct"));
             if token.is_any_word(&LATER) {
-                return None;
+                from.filter(|_| token.is_word(LATER[0]))?;
+                tail = Some(at);
+                continue;
             }
             if is_distinct_from || !token.is_any_word(&["from", "where"]) {
                 continue;
@@ -124,12 +151,19 @@ impl<'t, 'a> Clauses<'t, 'a> {
             }
         }
         let from = from.filter(|_| depth == 0)?;
+        let (tokens, tail) = tokens.split_at(tail.unwrap_or(tokens.len()));
         let until = condition.unwrap_or(tokens.len());
         // A condition has at least one token.
         if condition.is_some_and(|at| at + 1 == tokens.len()) {
             return None;
         }
-        Some(Self { from: tokens.get(from..until)?, condition: condition.map(|at| tokens[at].end()) })
+        let ordering = if tail.is_empty() { None } else { Some(Ordering::of(tokens.get(..from - 1)?, tail)?) };
+        Some(Self {
+            from: tokens.get(from..until)?,
+            condition: condition.map(|at| tokens[at].end()),
+            end: tokens.last()?.end(),
+            ordering,
+        })
     }
 }
 
@@ -200,7 +234,6 @@ mod tests {
             "TABLE t",
             "VALUES (1)",
             "(SELECT * FROM t)",
-            "SELECT * FROM t ORDER BY a",
             "SELECT * FROM t LIMIT 1",
             "SELECT * FROM t OFFSET 1",
             "SELECT * FROM t FETCH FIRST ROW ONLY",

@@ -5,11 +5,11 @@ use crate::harness::raw::{Batch, cancel, tags};
 use crate::harness::{Client, Raw, Stage, wait_until};
 
 /// A table of some 40 MB, which no socket buffer holds.
-const LARGE: &str =
+pub(super) const LARGE: &str =
     "CREATE TABLE large AS SELECT n, repeat('x', 2000) AS t FROM generate_series(1, 20000) n; ANALYZE large";
 
 /// All connections of this database but the asking one and the clients' own are idle, outside a transaction.
-async fn until_quiet(stage: &Stage, direct: &Client) {
+pub(super) async fn until_quiet(stage: &Stage, direct: &Client) {
     let sql = format!(
         "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid() AND state <> 'idle'",
         stage.database

@@ -284,6 +284,40 @@ impl Generator {
     }
 
     pub fn query(&mut self) -> Query {
+        let mut query = self.unordered();
+        let ordered: Vec<_> =
+            self.columns.iter().filter(|(_, kind)| !matches!(kind, Kind::Array | Kind::Jsonb)).cloned().collect();
+        if ordered.is_empty() || self.rng.random_bool(0.6) {
+            return query;
+        }
+        let (_, rest) = query.sql.split_at(query.sql.find(" FROM ").unwrap());
+        // All that is selected is a key, so that rows with equal keys are equal.
+        let is_x = [" FROM t x", " FROM public.t AS x", " FROM ONLY t x"].iter().any(|from| rest.starts_with(from));
+        let count = self.rng.random_range(1..=3.min(ordered.len()));
+        let mut columns: Vec<_> = ordered.choose_multiple(&mut self.rng, count).cloned().collect();
+        let list = columns.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+        columns.shuffle(&mut self.rng);
+        let mut keys = Vec::new();
+        for (column, kind) in columns {
+            let direction = ["", " ASC", " DESC", " NULLS FIRST", " DESC NULLS LAST"].choose(&mut self.rng).unwrap();
+            let collation = if kind == Kind::Text { " COLLATE \"C\"" } else { "" };
+            let qualifier = if self.rng.random_bool(0.3) { "t." } else { "" };
+            keys.push(format!("{qualifier}{column}{collation}{direction}"));
+        }
+        let mut tail = String::new();
+        if self.rng.random_bool(0.4) {
+            tail += &format!(" LIMIT {}", self.rng.random_range(0..3000));
+        }
+        if self.rng.random_bool(0.3) {
+            tail += &format!(" OFFSET {}", self.rng.random_range(0..1000));
+        }
+        let keys = keys.join(", ").replace("t.", if is_x { "x." } else { "t." });
+        query.sql = format!("SELECT {list}{rest} ORDER BY {keys}{tail}");
+        query.is_ordered = true;
+        query
+    }
+
+    fn unordered(&mut self) -> Query {
         let mut query = Query::default();
         let qualifier = *["", "t.", "x."].choose(&mut self.rng).unwrap();
         let from = match qualifier {

@@ -39,7 +39,6 @@ async fn what_is_no_plain_scan_of_one_table_is_relayed() {
     let (mut raw, mut direct) = (stage.raw().await, stage.raw_direct().await);
     for sql in [
         "SELECT 1",
-        "SELECT n FROM numbers ORDER BY n",
         "SELECT n FROM numbers LIMIT 10",
         "SELECT n, row_number() OVER () FROM numbers",
         "SELECT n FROM numbers UNION ALL SELECT n FROM numbers",

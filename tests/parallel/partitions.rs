@@ -117,6 +117,7 @@ async fn rows_that_move_between_partitions_are_read_once() {
         })
         .collect();
     let mut raw = stage.raw().await;
+    let before = skipped(&stage, "catalog").await;
     for _ in 0..30 {
         let rows = raw.query("SELECT id FROM parts").await;
         let mut ids: Vec<u32> =
@@ -128,6 +129,8 @@ async fn rows_that_move_between_partitions_are_read_once() {
     for writer in writers {
         writer.await.expect("a writer");
     }
-    assert_eq!(ended(&stage, "complete").await + skipped(&stage, "busy").await, 30, "{}", why(&stage).await);
+    // What another test does to roles makes the catalogue doubtful here, too, for a moment.
+    let relayed = skipped(&stage, "busy").await + skipped(&stage, "catalog").await - before;
+    assert_eq!(ended(&stage, "complete").await + relayed, 30, "{}", why(&stage).await);
     assert!(ended(&stage, "complete").await > 20);
 }

@@ -33,3 +33,24 @@ async fn the_admin_database_and_the_stats_tell_what_was_split_and_why_the_rest_w
     assert_eq!(sum.to_string(), row[4]);
     assert!(stats["latency"]["parallel"].as_array().unwrap().iter().any(|pair| pair[1].as_u64() > Some(0)));
 }
+
+#[tokio::test]
+async fn a_slow_split_read_is_in_the_log_of_slow_statements() {
+    let options =
+        options().key("log.slow_query_ms", 1).key("log.format", "json").key("log.slow_query_parameters", "true");
+    let stage = stage(options, NUMBERS).await;
+    let mut raw = stage.raw().await;
+    raw.query("SELECT n, 'secret' FROM numbers WHERE n > 7").await;
+    assert_eq!(ended(&stage, "complete").await, 1, "{}", why(&stage).await);
+    let log = stage.proxy.log_text();
+    let slow: Vec<serde_json::Value> = log
+        .lines()
+        .filter(|line| line.contains("slow statement") && line.contains("from numbers"))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let [line] = slow.as_slice() else { panic!("{log}") };
+    let said = ["query", "class", "path", "cache", "sent"].map(|key| line[key].as_str().unwrap());
+    let sent = "SELECT n, 'secret' FROM numbers WHERE n > 7";
+    assert_eq!(said, ["select n , ? from numbers where n > ?", "read", "parallel", "miss", sent]);
+    assert_eq!(line["failed"], false);
+}

@@ -1,6 +1,7 @@
 use std::pin::pin;
 use std::task::Waker;
 
+use super::blocks::DUE_BYTES;
 use super::*;
 
 fn run(bytes: usize, open: usize) -> Run {

@@ -86,6 +86,8 @@ label! {
         Relation = "relation",
         /// The plan is not a plain scan, or the server splits it itself.
         Plan = "plan",
+        /// The server sorts it by what only it can compare, or it is not clear by what.
+        Order = "order",
         /// The table has too few rows or bytes, or the plan costs too little.
         Small = "small",
         /// Too few connections, or too little memory, are free.
