@@ -324,6 +324,10 @@ impl Session {
     /// Moves the next piece of a cached result, or of a split read, to the client's buffer when that is empty.
     fn refill(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         if !self.client.output.is_empty() {
+            // It may be the split read that has woken the task, and it does so but once: it is looked at when there is room.
+            if let Some(Replay::Split(split)) = &mut self.replay {
+                split.look_again();
+            }
             return Ok(());
         }
         match self.replay.take() {

@@ -85,6 +85,11 @@ impl Split {
     pub fn is_ready(&self) -> bool {
         !self.pending
     }
+
+    /// Nobody knows whether more can be taken.
+    pub fn look_again(&mut self) {
+        self.pending = false;
+    }
 }
 
 impl Splitting {
