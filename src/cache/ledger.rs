@@ -4,8 +4,8 @@
 //! its figures with it. A shape is kept as its normal form with every literal left out, so no value that a client has sent is in
 //! here. Nobody waits for anybody: figures are added to without a lock, and a session remembers where it has added last.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
@@ -70,8 +70,8 @@ pub struct Bookmarks(Vec<Option<Bookmark>>);
 
 #[derive(Debug)]
 struct Bookmark {
-    /// Held, so that no other statement can have its address.
-    statement: Arc<Statement>,
+    /// Held weakly: no other statement can have its address, but one that comes only once is not kept either.
+    statement: Weak<Statement>,
     page: Arc<Page>,
     uses: u8,
 }
@@ -107,10 +107,11 @@ impl Bookmarks {
         }
         // Allocations are aligned: the low bits are always the same.
         let slot = &mut self.0[(Arc::as_ptr(statement) as usize >> 6) % SLOTS];
-        let known = slot.as_ref().is_some_and(|mark| mark.uses < USES && Arc::ptr_eq(&mark.statement, statement));
+        let known =
+            slot.as_ref().is_some_and(|mark| mark.uses < USES && mark.statement.as_ptr() == Arc::as_ptr(statement));
         if !known {
             let page = ledger.page(part, text)?;
-            *slot = Some(Bookmark { statement: statement.clone(), page, uses: 0 });
+            *slot = Some(Bookmark { statement: Arc::downgrade(statement), page, uses: 0 });
         }
         let mark = slot.as_mut()?;
         mark.uses += 1;

@@ -96,7 +96,7 @@ pub async fn obtain(shared: Arc<Shared>, key: PoolKey, recipe: Arc<Recipe>, wait
 /// The connection, driven by the present thread, if its server is still there, and still the one that connections go to. Otherwise
 /// it is closed.
 pub fn usable(shared: &Shared, mut backend: Box<Backend>) -> Option<Box<Backend>> {
-    let usable = shared.databases.are_at(&backend.peer.address) && backend.is_quiet() && backend.settle_here().is_ok();
+    let usable = shared.databases.are_at(&backend.peer.address) && backend.comes_here().is_ok();
     usable.then_some(backend)
 }
 

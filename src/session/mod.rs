@@ -95,7 +95,7 @@ use crate::cache::versions::WriteSet;
 use crate::catalog::{Databases, Visit};
 use crate::config::Config;
 use crate::parallel::{Account, ParallelQueryExecutor};
-use crate::statement::Statements;
+use crate::statement::{Statement, Statements};
 use crate::takeover::Elders;
 use crate::telemetry::export::Tracer;
 use crate::telemetry::metrics::{Metrics, Side as SideLabel, State};
@@ -232,6 +232,8 @@ struct Session {
     prepared: PreparedStatements,
     known: KnownAnalyses,
     bookmarks: Bookmarks,
+    /// The simple query that waits in front, and what it is: it is looked at again when its turn comes.
+    in_front: Option<(Box<[u8]>, Arc<Statement>)>,
     /// The extended batch that has been relayed in part and not ended by a Sync.
     open: Option<Box<Span>>,
 
@@ -338,6 +340,7 @@ impl Session {
             prepared: PreparedStatements::default(),
             known: KnownAnalyses::default(),
             bookmarks: Bookmarks::default(),
+            in_front: None,
             open: None,
             key,
             cancels: Vec::new(),

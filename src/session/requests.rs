@@ -295,11 +295,21 @@ impl Session {
             let span = self.open.take().unwrap_or_default();
             return self.relay_query(header, judged, None, span);
         };
-        let statement = self.shared.statements.get(text);
+        let statement = match self.in_front.take() {
+            Some((seen, statement)) if *seen == *text => statement,
+            _ => self.shared.statements.get(text),
+        };
+        let taken = self.query_of(&statement, header, text, input);
+        if matches!(taken, Taken::Waits) {
+            self.in_front = Some((text.into(), statement));
+        }
+        taken
+    }
+
+    fn query_of(&mut self, statement: &Arc<Statement>, header: Header, text: &[u8], input: &[u8]) -> Taken {
         let mut fill = None;
         if statement.is_single_read() {
-            let request =
-                ReadRequest { statement: &statement, text, types: &[], bind: None, described: true, stands: true };
+            let request = ReadRequest { statement, text, types: &[], bind: None, described: true, stands: true };
             match self.plan(&request) {
                 Plan::Wait(waiting) => {
                     self.wait_for(waiting);
@@ -321,24 +331,24 @@ impl Session {
             return Taken::Waits;
         }
         self.begin_trace(text);
-        self.parse_unsent(&statement);
-        let asked = self.ask_before_commit(&statement);
-        let judged = self.judge(&statement, &[], None);
-        self.wish_for_analyses(&statement, text, &[]);
-        if self.may_repeat(&statement, &[], &judged) {
+        self.parse_unsent(statement);
+        let asked = self.ask_before_commit(statement);
+        let judged = self.judge(statement, &[], None);
+        self.wish_for_analyses(statement, text, &[]);
+        if self.may_repeat(statement, &[], &judged) {
             self.keep_for_repeat(&input[..header.total]);
         }
         let mut span = self.open.take().unwrap_or_default();
         (span.fill, span.pass, span.witness) = (fill, self.attempt.pass.take(), asked);
         span.page = match statement.is_single_read() {
-            true => self.page(&statement, text).cloned(),
-            false => self.page_of_relayed(&statement, text),
+            true => self.page(statement, text).cloned(),
+            false => self.page_of_relayed(statement, text),
         };
         span.trace = self.trace_of_relayed();
         span.sent = self.sent(text, None);
         let told = span.trace.as_ref().filter(|trace| trace.is_told() && !statement.parts.is_empty());
         let told = told.map(|trace| *trace.context());
-        let taken = self.relay_query(header, judged, Some(&statement), span);
+        let taken = self.relay_query(header, judged, Some(statement), span);
         match told {
             Some(context) if self.tell_trace(text, &context) => Taken::Served(header.total),
             _ => taken,

@@ -93,7 +93,7 @@ impl Scan<'_, '_> {
             } else if called && token.is_any_word(&["xmltable", "json_table", "json_value", "json_query"]) {
                 // These convert to column types of their own.
                 self.found.push(TemporalCast::Unsafe);
-            } else if called && !self.in_type[at] && literal::identifier(token).is_some_and(|name| is_temporal(&name)) {
+            } else if called && !self.in_type[at] && literal::folded(token).is_some_and(|name| is_temporal(&name)) {
                 let operand = self.whole_operand(at + 2, self.partners[at + 1]);
                 self.cast(Type::Temporal, operand);
             }
@@ -135,7 +135,7 @@ impl Scan<'_, '_> {
         let punctuation = |at: usize, text: &str| tokens.get(at).is_some_and(|token| token.is_punctuation(text));
         let mut at = start + usize::from(word(start, &["setof"]));
         let mut path = Vec::new();
-        while let Some(name) = tokens.get(at).and_then(literal::identifier) {
+        while let Some(name) = tokens.get(at).and_then(literal::folded) {
             path.push(name);
             at += 1;
             if !punctuation(at, ".") {
@@ -144,8 +144,8 @@ impl Scan<'_, '_> {
             at += 1;
         }
         let (name, known_schema) = match path.as_slice() {
-            [name] => (name.as_str(), true),
-            [schema, name] => (name.as_str(), schema == "pg_catalog"),
+            [name] => (&**name, true),
+            [schema, name] => (&**name, schema == "pg_catalog"),
             _ => ("", false),
         };
         while word(at, &["precision", "varying", "character", "char"]) {
@@ -215,7 +215,7 @@ impl Scan<'_, '_> {
         if first == last && token.is_any_word(&["null", "true", "false"]) && !is_tail {
             return (Operand::Harmless, first);
         }
-        match literal::identifier(token) {
+        match literal::folded(token) {
             Some(name) if !is_tail && !token.is_any_word(&["end", "zone", "document"]) => {
                 (Operand::May(TemporalCast::Column(name.into())), first)
             }
@@ -232,7 +232,7 @@ impl Scan<'_, '_> {
             && !expression_follows(self.tokens, open - 1)
         {
             let first = self.path_start(open - 1);
-            let known = literal::identifier(name).is_some_and(|name| is_date_function(&name));
+            let known = literal::folded(name).is_some_and(|name| is_date_function(&name));
             let plain_path = match open - 1 - first {
                 0 => true,
                 2 => self.tokens[first].is_word("pg_catalog"),

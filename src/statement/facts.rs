@@ -62,7 +62,7 @@ impl Facts {
                     let call = tokens.get(at + 1).is_some_and(|next| next.is_punctuation("("));
                     facts.add_identifier(token, call, after_dot);
                     if call || stands_for_type(tokens, at) {
-                        facts.types.extend(literal::identifier(token).map(Into::into));
+                        facts.types.extend(literal::folded(token).map(Into::into));
                     }
                 }
                 Kind::Operator => facts.operators.push(String::from_utf8_lossy(token.text).into()),
@@ -91,14 +91,14 @@ impl Facts {
     }
 
     fn add_identifier(&mut self, token: &Token<'_>, call: bool, after_dot: bool) {
-        let Some(name) = literal::identifier(token) else {
+        let Some(name) = literal::folded(token) else {
             self.odd = true;
             return;
         };
         let unquoted = token.kind == Kind::Word;
         self.context_keyword |= unquoted && !after_dot && is_context_keyword(&name);
         self.tablesample |= unquoted && name == "tablesample";
-        self.temporary |= name.starts_with("pg_temp") || (unquoted && matches!(name.as_str(), "temp" | "temporary"));
+        self.temporary |= name.starts_with("pg_temp") || (unquoted && matches!(&*name, "temp" | "temporary"));
         self.names.push(Name { name: name.into(), call, after_dot });
     }
 
@@ -115,7 +115,7 @@ impl Facts {
             if at < in_phrase || !matches!(tokens[at].kind, Kind::Word | Kind::Quoted | Kind::UnicodeQuoted) {
                 continue;
             }
-            match literal::identifier(&tokens[at]).as_deref() {
+            match literal::folded(&tokens[at]).as_deref() {
                 Some("timetz") => self.zoned_time = true,
                 Some("time") => {
                     let precision = tokens.get(at + 1).is_some_and(|next| next.is_punctuation("("));

@@ -103,9 +103,9 @@ impl Keeps {
 
 /// The name of a function that keeps something, or shows what was kept, if it is one.
 fn function_name(token: &Token<'_>) -> Option<String> {
-    let name = literal::identifier(token)?;
+    let name = literal::folded(token)?;
     let keeps = matches!(
-        name.as_str(),
+        &*name,
         "set_config"
             | "setseed"
             | "nextval"
@@ -116,7 +116,7 @@ fn function_name(token: &Token<'_>) -> Option<String> {
             | "pg_prepared_statement"
     );
     let locks = (name.starts_with("pg_advisory_") || name.starts_with("pg_try_advisory_")) && !name.contains("_xact_");
-    (keeps || locks).then_some(name)
+    (keeps || locks).then(|| name.into_owned())
 }
 
 /// The arguments of a call whose tokens begin with its parenthesis.

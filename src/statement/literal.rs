@@ -43,21 +43,27 @@ pub fn content<'a>(token: &Token<'a>) -> Option<Cow<'a, [u8]>> {
 /// The name an identifier token means, folded and cut to 63 bytes as PostgreSQL does. `None` where we cannot tell:
 /// `U&""` and bytes that are not UTF-8.
 pub fn identifier(token: &Token<'_>) -> Option<String> {
-    let mut name = match token.kind {
-        Kind::Word => String::from_utf8(token.text.to_ascii_lowercase()).ok()?,
+    folded(token).map(Cow::into_owned)
+}
+
+/// The same for a look at it: most are written as they are folded.
+pub fn folded<'a>(token: &Token<'a>) -> Option<Cow<'a, str>> {
+    let name = match token.kind {
+        Kind::Word if !token.text.iter().any(u8::is_ascii_uppercase) => Cow::Borrowed(str::from_utf8(token.text).ok()?),
+        Kind::Word => Cow::Owned(String::from_utf8(token.text.to_ascii_lowercase()).ok()?),
         Kind::Quoted => {
             let mut out = Vec::with_capacity(token.text.len());
             undouble(&token.text[1..token.text.len() - 1], b'"', &mut out);
-            String::from_utf8(out).ok()?
+            Cow::Owned(String::from_utf8(out).ok()?)
         }
         _ => return None,
     };
     const LONGEST: usize = 63;
-    if name.len() > LONGEST {
-        let end = (0..=LONGEST).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
-        name.truncate(end);
+    if name.len() <= LONGEST {
+        return Some(name);
     }
-    Some(name)
+    let end = (0..=LONGEST).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
+    Some(Cow::Owned(name[..end].to_owned()))
 }
 
 fn undouble(text: &[u8], quote: u8, out: &mut Vec<u8>) {

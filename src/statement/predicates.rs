@@ -151,7 +151,7 @@ fn mentions(tokens: &[Token<'_>], name: &str) -> usize {
     let is_qualifier = |at: usize| tokens.get(at + 1).is_some_and(|next| next.is_punctuation("."));
     (0..tokens.len())
         .filter(|&at| matches!(tokens[at].kind, Kind::Word | Kind::Quoted) && !is_qualifier(at))
-        .filter(|&at| literal::identifier(&tokens[at]).as_deref() == Some(name))
+        .filter(|&at| literal::folded(&tokens[at]).as_deref() == Some(name))
         .count()
 }
 
