@@ -34,6 +34,8 @@ pub struct Baseline {
 }
 
 pub struct Database {
+    /// No other database has it, be it of the same name on another server.
+    pub number: u64,
     pub name: String,
     /// Of the server that it is in.
     pub server: Address,
@@ -88,6 +90,7 @@ impl Database {
     /// The `number`th that is made.
     pub(super) fn new(number: u64, name: String, server: Address, stripes: Arc<Stripes>) -> Self {
         Self {
+            number,
             name,
             server,
             versions: Versions::new(stripes),

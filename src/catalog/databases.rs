@@ -187,6 +187,7 @@ mod tests {
         let new = databases.enter("app", &server("new"));
         assert!(!Arc::ptr_eq(old.database(), new.database()));
         assert!(old.database().is_asleep() && !new.database().is_asleep());
+        assert_ne!(old.database().number, new.database().number, "their entries have different keys");
         assert!(!before.hold(), "an entry");
         assert!(observe().is_none(), "a fill that begins");
         assert!(versions.observe_since(quiet, []).is_none(), "a fill that began before");

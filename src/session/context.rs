@@ -21,7 +21,7 @@ use crate::statement::SetAction;
 
 #[derive(Debug)]
 pub struct Context {
-    /// Digest of database and login user.
+    /// Digest of the database, which is one server's, and the login user.
     identity: [u8; 32],
     settings: Settings,
     /// Since the first change in a transaction block.
@@ -65,11 +65,10 @@ struct InBlock {
 const IDENTITY: [&str; 2] = ["role", "session_authorization"];
 
 impl Context {
-    pub fn new(database: &[u8], user: &[u8]) -> Self {
-        let mut hasher = KeyHasher::new();
-        hasher.field(database).field(user);
+    /// `database` is the [`number`](crate::catalog::Database::number) of the one that the session is in.
+    pub fn new(database: u64, user: &[u8]) -> Self {
         Self {
-            identity: hasher.finish(),
+            identity: identity(database, user),
             settings: Settings {
                 baseline: None,
                 from_start: false,
@@ -152,6 +151,12 @@ impl Context {
         // What a rollback would restore is not certain either.
         self.block = None;
         self.refresh();
+    }
+
+    /// The session goes on in another database, which may have other settings.
+    pub fn moves_to(&mut self, database: u64) {
+        self.identity = identity(database, &self.user);
+        self.forget();
     }
 
     /// A plain SET or RESET succeeded outside a transaction block.
@@ -257,6 +262,12 @@ impl Context {
     fn hash_reported(&self, hasher: &mut KeyHasher) {
         hasher.fields(self.reported.iter().flat_map(|(n, v)| [&**n, &**v]).collect::<Vec<_>>().into_iter());
     }
+}
+
+fn identity(database: u64, user: &[u8]) -> [u8; 32] {
+    let mut hasher = KeyHasher::new();
+    hasher.field(&database.to_be_bytes()).field(user);
+    hasher.finish()
 }
 
 impl Settings {

@@ -108,7 +108,6 @@ async fn explain_part(
 /// A connection of the proxy's own account.
 struct Asker {
     connection: Connection,
-    context: Context,
     user: String,
     bound: Duration,
 }
@@ -137,9 +136,7 @@ impl Asker {
                 Err(error) => as_error(error),
             },
         })?;
-        let mut context = Context::new(database.as_bytes(), user.as_bytes());
-        connection.parameters.iter().for_each(|(name, value)| context.report(name, value));
-        Ok(Self { connection, context, user, bound })
+        Ok(Self { connection, user, bound })
     }
 
     async fn baseline(&mut self) -> Result<Baseline, ErrorResponse> {
@@ -201,18 +198,20 @@ impl Asker {
     }
 
     fn terms(
-        &mut self,
+        &self,
         shared: &Shared,
         database: &Database,
         request: &ReadRequest<'_>,
         analysis: &Analysis,
         baseline: Baseline,
     ) -> Result<Terms, Bypass> {
-        if !self.context.is_plain_utf8() {
+        let mut context = Context::new(database.number, self.user.as_bytes());
+        self.connection.parameters.iter().for_each(|(name, value)| context.report(name, value));
+        if !context.is_plain_utf8() {
             return Err(Bypass::Encoding);
         }
-        self.context.read(baseline);
-        let context = self.context.digest().ok_or(Bypass::Settings)?;
+        context.read(baseline);
+        let context = context.digest().ok_or(Bypass::Settings)?;
         if !baseline.read_committed {
             return Err(Bypass::Transaction);
         }

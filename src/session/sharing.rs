@@ -210,7 +210,7 @@ impl Session {
         let name = self.visit.database().name.clone();
         self.visit = enter(&self.shared, &name, server);
         self.analyses.clear();
-        self.context.forget();
+        self.context.moves_to(self.visit.database().number);
         true
     }
 

@@ -55,7 +55,7 @@ pub(super) async fn welcome(shared: &Arc<Shared>, startup: &StartupMessage, clie
         let _ = tokio::time::timeout(FIRST_MODEL, visit.database().first_model()).await;
     }
 
-    let mut context = Context::new(startup.database(), startup.user());
+    let mut context = Context::new(visit.database().number, startup.user());
     let mut client = Side::default();
     let welcome = Welcome::of(entry, shared);
     for (name, value) in welcome.parameters.iter() {

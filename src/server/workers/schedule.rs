@@ -9,7 +9,7 @@ use crate::config::Scheduling;
 
 /// Sessions up to which a thread waits for its turn.
 #[cfg(target_os = "linux")]
-const FEW_SESSIONS: usize = 8;
+const FEW_SESSIONS: usize = 16;
 
 #[cfg(target_os = "linux")]
 thread_local! {

@@ -3,7 +3,7 @@ use super::*;
 const BASE: Baseline = Baseline { fingerprint: [1; 32], read_committed: true, temporary: false };
 
 fn context() -> Context {
-    let mut context = Context::new(b"db", b"user");
+    let mut context = Context::new(1, b"user");
     context.report(b"client_encoding", b"UTF8");
     context.report(b"standard_conforming_strings", b"on");
     context.begin(BASE);
@@ -86,12 +86,19 @@ fn a_new_session_authorization_takes_the_role_with_it() {
 
 #[test]
 fn users_and_databases_differ() {
-    let digest = |database: &[u8], user: &[u8]| {
+    let digest = |database, user: &[u8]| {
         let mut session = Context::new(database, user);
         session.begin(BASE);
         *session.digest().unwrap()
     };
-    assert_ne!(digest(b"ab", b"c"), digest(b"a", b"bc"));
+    assert_ne!(digest(1, b"a"), digest(2, b"a"));
+    assert_ne!(digest(1, b"a"), digest(1, b"b"));
+    let mut moved = Context::new(1, b"a");
+    moved.begin(BASE);
+    moved.moves_to(2);
+    assert_eq!(moved.digest(), None);
+    moved.begin(BASE);
+    assert_eq!(moved.digest(), Some(&digest(2, b"a")));
 }
 
 fn set_local(name: &str, value: &str) -> SetAction {
