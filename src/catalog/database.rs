@@ -196,7 +196,12 @@ impl Database {
         self.looks.send_replace(());
     }
 
-    /// Ends when a model has been read for the first time.
+    /// Nobody is left: the next session is a first one again.
+    pub(super) fn is_left(&self) {
+        self.first.send_replace(false);
+    }
+
+    /// Ends when a model has been read since the first of the present sessions came.
     pub async fn first_model(&self) {
         // The sender lives as long as the database.
         let _ = self.first.subscribe().wait_for(|ready| *ready).await;

@@ -94,7 +94,10 @@ pub async fn watch(database: Arc<Database>, control: Arc<impl Control>) {
                     database.attend(attendance);
                     control.report(&database.name, Ok(()));
                     match attend(&database, client, &*control).await {
-                        Ok(()) => debug!(database = %database.name, "no sessions left, control connection closed"),
+                        Ok(()) => {
+                            database.is_left();
+                            debug!(database = %database.name, "no sessions left, control connection closed");
+                        }
                         Err(error) => {
                             warn!(database = %database.name, %error, "control connection lost, cache bypassed until it is back");
                             control.report(&database.name, Err("control connection lost"));

@@ -116,6 +116,20 @@ async fn flushing_a_statement_leaves_the_others() {
 }
 
 #[tokio::test]
+async fn whoever_comes_after_a_pause_finds_what_is_cached() {
+    let options = options().key("log.level", "info,heliosproxy::catalog=debug");
+    let stage = Stage::setup_with(options, "CREATE TABLE t (v int); INSERT INTO t VALUES (1)").await;
+    let client = stage.client().await;
+    stage.cached(&client, "SELECT v FROM t").await;
+    drop(client);
+    let closed = format!("no sessions left, control connection closed database={}", stage.database);
+    wait_until("an idle database", async || stage.proxy.log_text().contains(&closed)).await;
+    let hits = stage.proxy.hits().await;
+    assert_eq!(stage.client().await.one("SELECT v FROM t").await, "1");
+    assert_eq!(stage.proxy.hits().await, hits + 1, "the first statement of the first client");
+}
+
+#[tokio::test]
 async fn explain_says_what_a_statement_depends_on_and_why_another_is_not_cached() {
     let setup = "CREATE TABLE t (id int PRIMARY KEY, v int); CREATE VIEW w AS SELECT v FROM t; CREATE SEQUENCE s;
         CREATE TABLE guarded (v int); ALTER TABLE guarded ENABLE ROW LEVEL SECURITY";
