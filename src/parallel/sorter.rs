@@ -40,7 +40,7 @@ const LENGTH_BYTES: usize = 4;
 /// sorter.finish(1);
 /// let mut rows = BytesMut::new();
 /// assert_eq!(sorter.merge(&mut rows, usize::MAX).unwrap(), Merged::Complete);
-/// let texts: Vec<&[u8]> = rows.split(|byte| !byte.is_ascii_lowercase()).filter(|text| !text.is_empty()).collect();
+/// let texts: Vec<&[u8]> = rows[..].split(|byte: &u8| !byte.is_ascii_lowercase()).filter(|text| !text.is_empty()).collect();
 /// assert_eq!(texts, [&b"nine"[..], b"seven", b"three"]);
 /// assert_eq!(sorter.rows(), 3);
 /// ```
