@@ -20,7 +20,7 @@ use super::grouping::Grouping;
 use super::link::{Link, LinkError, Stop};
 use super::order::{Failure, Item, Ordered, Place};
 use super::ordering::Sorting;
-use super::pool::{LinkKey, LinkPermit, LinkPool};
+use super::pool::{KeepsNoLink, LinkKey, LinkPermit, LinkPool};
 use super::scan::{Begun, ScanQuery};
 use super::sorter::ParallelSorter;
 use crate::guard::BreakerError;
@@ -158,9 +158,10 @@ impl ParallelQueryExecutor {
         }
     }
 
-    /// Closes all idle connections: to the server they are somebody's who is in the database, which can then not be dropped.
-    pub fn close_idle(&self) {
-        self.pool.close_idle();
+    /// Keeps no idle connection for as long as the answer lives: to the server they are somebody's who is in the database, which
+    /// can then not be dropped.
+    pub fn keep_none(&self) -> KeepsNoLink {
+        self.pool.keep_none()
     }
 
     /// Closes connections that are idle for too long.

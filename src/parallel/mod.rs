@@ -34,7 +34,7 @@ pub use link::{Answers, Link, LinkError, Request};
 pub use order::{Failure, Item};
 pub use ordering::{COLLATIONS, Ordered, Sorting};
 pub use plan::{PlannedScan, ScanThresholds, Shape};
-pub use pool::Account;
+pub use pool::{Account, KeepsNoLink};
 pub use scan::{Parameters, ScanQuery, range_types, three};
 pub use settings::{IDENTITY, Replay, SETTINGS, SessionSettings};
 pub use sort_key::{KeyOrder, SortDirection, SortKey};

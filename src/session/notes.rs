@@ -151,8 +151,7 @@ impl Session {
             effects.writes = WriteSet::Everything;
         }
         if effects.concerns_databases {
-            self.shared.parallel.close_idle();
-            span.keeps_none.get_or_insert_with(|| self.shared.pool.keep_none());
+            span.keeps_none.get_or_insert_with(|| (self.shared.pool.keep_none(), self.shared.parallel.keep_none()));
         }
         self.settings_move |= self.moves_settings(&effects);
         let rolls_back = effects.transaction == Transaction::RollsBack && span.classified.is_empty();

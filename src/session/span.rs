@@ -14,6 +14,7 @@ use crate::cache::admission::Pass;
 use crate::cache::ledger::Page;
 use crate::cache::versions::{Marks, WriteSet};
 use crate::catalog::Classified;
+use crate::parallel::KeepsNoLink;
 use crate::statement::Statement;
 use crate::telemetry::export::Trace;
 use crate::telemetry::metrics::Class as QueryClass;
@@ -31,7 +32,7 @@ pub struct Span {
     pub deallocates: Vec<Arc<Statement>>,
     pub concerns_databases: bool,
     /// Others' databases must not look used.
-    pub keeps_none: Option<KeepsNone>,
+    pub keeps_none: Option<(KeepsNone, KeepsNoLink)>,
     pub concerns_defaults: bool,
     /// An ErrorResponse was among the replies.
     pub failed: bool,

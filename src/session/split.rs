@@ -34,6 +34,8 @@ const QUESTIONS: u8 = 3;
 const PAUSE: Duration = Duration::from_secs(60);
 /// The same for one that has read its table before that was seen.
 const LONG_PAUSE: Duration = Duration::from_secs(600);
+/// How long a session does not ask again about one of which it was not told enough: the catalogue changed in between, or is read.
+const UNANSWERED_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a session knows and does about splitting.
 #[derive(Default)]
@@ -193,7 +195,7 @@ impl Session {
         if !self.is_unanswered(request)
             && let Some(part) = request.statement.parts.first()
         {
-            let until = self.shared.store.now() + PAUSE.as_millis() as u64;
+            let until = self.shared.store.now() + UNANSWERED_PAUSE.as_millis() as u64;
             self.splitting.unanswered = Some((part.shape, until));
         }
     }
