@@ -220,7 +220,8 @@ impl Database {
         }
     }
 
-    pub(super) fn has_model(&self) -> bool {
+    /// Whether [`latest_model`](Self::latest_model) would return one.
+    pub fn has_model(&self) -> bool {
         self.model.load().as_ref().is_some_and(|model| model.epoch == self.epoch())
     }
 

@@ -271,8 +271,9 @@ impl Session {
         if self.block.status() != Status::Idle {
             return None;
         }
-        let model = self.visit.database().latest_model();
-        if model.is_some_and(|model| request.statement.parts.iter().any(|part| model.may_write(part))) {
+        // Without a model of the present epoch, which may be a while in coming, an analysis would be for nothing.
+        let model = self.visit.database().latest_model()?;
+        if request.statement.parts.iter().any(|part| model.may_write(part)) {
             return None;
         }
         let tentative = Tentative {

@@ -213,6 +213,9 @@ impl Session {
         }
         let context = self.context.digest().copied();
         let database = self.visit.database().clone();
+        if !database.has_model() {
+            return;
+        }
         for (number, part) in statement.parts.iter().enumerate() {
             let target = match (&part.class, &part.copy_target) {
                 (Class::Write, _) if !part.facts.creates_relation => None,

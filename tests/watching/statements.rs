@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::harness::raw::{Batch, cancel};
 use crate::harness::{Client, Options, Stage, wait_until};
 
 fn options() -> Options {
@@ -175,4 +176,31 @@ async fn explain_says_what_a_statement_depends_on_and_why_another_is_not_cached(
     wait_until("an idle database", async || stage.proxy.log_text().contains(&closed)).await;
     let later = explained(&admin, "CACHE EXPLAIN 'SELECT v FROM t WHERE id = 7'").await;
     assert_eq!(later["verdict"], ["cacheable"], "{later:?}");
+}
+
+#[tokio::test]
+async fn while_the_catalogue_cannot_be_known_nothing_is_analysed_in_vain() {
+    const READ: &str = "SELECT v FROM t WHERE k = 1";
+    let stage = Stage::setup_with(options(), "CREATE TABLE t AS SELECT 1 AS k, 2 AS v").await;
+    let (client, mut sleeper) = (stage.client().await, stage.raw().await);
+    stage.cached(&client, READ).await;
+    sleeper.send_batch(Batch::new().query("SELECT pg_sleep(3600)")).await;
+    let direct = stage.direct().await;
+    let sleeps =
+        "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
+    direct.until("it sleeps", sleeps).await;
+    // Until the sleeper is answered the model of what is there now is not used.
+    client.run("CREATE INDEX ON t (v)").await;
+    wait_until("the change is noticed", async || stage.proxy.log_text().contains("cache bypassed until")).await;
+    let analyses = r#"heliosdb_operation_duration_seconds_count{operation="analyse"}"#;
+    let bypasses = r#"heliosdb_cache_accesses_total{result="bypass"}"#;
+    let (analysed, bypassed) = (stage.proxy.metric(analyses).await, stage.proxy.metric(bypasses).await);
+    for _ in 0..50 {
+        assert_eq!(client.one(READ).await, "2");
+    }
+    assert_eq!(stage.proxy.metric(bypasses).await, bypassed + 50.0);
+    assert_eq!(stage.proxy.metric(analyses).await, analysed);
+    let (pid, key) = sleeper.key();
+    cancel(stage.proxy.port, pid, &key).await;
+    stage.cached(&client, READ).await;
 }
