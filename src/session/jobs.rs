@@ -146,6 +146,10 @@ impl Session {
         if fill.recording.is_spoilt() && self.analysis_of(&fill).is_some() {
             return;
         }
+        // Without a model of the present epoch, which may be a while in coming, an analysis would be for nothing.
+        if !self.visit.database().has_model() {
+            return;
+        }
         if self.context.digest().is_none() {
             self.start(Job::ReadSettings { fill: Some(fill) });
         } else if let Some(analyse) = Analyse::of_read(fill) {

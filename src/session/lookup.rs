@@ -271,9 +271,8 @@ impl Session {
         if self.block.status() != Status::Idle {
             return None;
         }
-        // Without a model of the present epoch, which may be a while in coming, an analysis would be for nothing.
-        let model = self.visit.database().latest_model()?;
-        if request.statement.parts.iter().any(|part| model.may_write(part)) {
+        let model = self.visit.database().latest_model();
+        if model.is_some_and(|model| request.statement.parts.iter().any(|part| model.may_write(part))) {
             return None;
         }
         let tentative = Tentative {
