@@ -11,8 +11,8 @@ use super::lexer::Token;
 use super::ordering::Ordering;
 use super::predicates::{OnlyTable, only_table};
 
-/// Words at which the text is something else, or too much, wherever they stand.
-const REFUSED: [&str; 13] = [
+/// Words at which a text is no SELECT from one table, or too much of one, wherever they stand.
+pub(super) const REFUSED: [&str; 12] = [
     "select",
     "with",
     "values",
@@ -24,7 +24,6 @@ const REFUSED: [&str; 13] = [
     "except",
     "tablesample",
     "lateral",
-    "filter",
     "within",
 ];
 /// Clauses that come after the condition. With all but the first it is no longer this form.
@@ -121,7 +120,7 @@ impl<'t, 'a> Clauses<'t, 'a> {
                 depth += 1;
             } else if token.is_punctuation(")") || token.is_punctuation("]") {
                 depth = depth.checked_sub(1)?;
-            } else if token.is_any_word(&REFUSED) {
+            } else if token.is_any_word(&REFUSED) || token.is_word("filter") {
                 return None;
             }
             if depth == 0 && tail.is_some() && token.is_word("for") {

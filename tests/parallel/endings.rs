@@ -17,6 +17,15 @@ pub(super) async fn until_quiet(stage: &Stage, direct: &Client) {
     direct.until("nothing runs any more", &sql).await;
 }
 
+/// A cancel request for what this client runs, which ends by it.
+pub(super) async fn cancelled(stage: &Stage, raw: &mut Raw) {
+    let (pid, key) = raw.key();
+    cancel(stage.proxy.port, pid, &key).await;
+    let answer = raw.until_ready().await;
+    let error = answer.iter().find(|frame| frame.tag == b'E').expect("it was cancelled");
+    assert_eq!(error.field('C').as_deref(), Some("57014"));
+}
+
 #[tokio::test]
 async fn an_error_of_one_row_is_the_statements_error() {
     let stage = stage(options(), NUMBERS).await;
@@ -43,11 +52,7 @@ async fn a_cancel_request_ends_it_on_all_connections_and_hits_nothing_else() {
     for _ in 0..3 {
         raw.send_batch(Batch::new().query("SELECT * FROM large")).await;
         raw.until('D').await;
-        let (pid, key) = raw.key();
-        cancel(stage.proxy.port, pid, &key).await;
-        let answer = raw.until_ready().await;
-        let error = answer.iter().find(|frame| frame.tag == b'E').expect("it was cancelled");
-        assert_eq!(error.field('C').as_deref(), Some("57014"));
+        cancelled(&stage, &mut raw).await;
         assert_eq!(tags(&raw.query("SELECT 1").await), "TDCZ");
         assert_eq!(tags(&raw.query("SELECT n FROM large WHERE n = 1").await), "TDCZ");
     }

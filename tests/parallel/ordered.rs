@@ -1,8 +1,8 @@
 //! ORDER BY over split reads: the server's own order, whatever the keys are.
 
-use super::endings::{LARGE, until_quiet};
+use super::endings::{LARGE, cancelled, until_quiet};
 use super::stage::{Answer, NUMBERS, ended, options, skipped, stage, unsplit, why};
-use crate::harness::raw::{Batch, Frame, cancel, tags};
+use crate::harness::raw::{Batch, Frame, tags};
 use crate::harness::{Options, Raw, Stage};
 
 /// A column of every type whose order the proxy knows, and of some that it does not know. Values come often, and with all that is
@@ -289,11 +289,7 @@ async fn a_sorted_read_that_is_cancelled_or_left_ends_on_all_connections() {
     raw.query("SET max_parallel_workers_per_gather = 0").await;
     raw.send_batch(Batch::new().query(sql)).await;
     raw.until('D').await;
-    let (pid, key) = raw.key();
-    cancel(stage.proxy.port, pid, &key).await;
-    let answer = raw.until_ready().await;
-    let error = answer.iter().find(|frame| frame.tag == b'E').expect("it was cancelled");
-    assert_eq!(error.field('C').as_deref(), Some("57014"));
+    cancelled(&stage, &mut raw).await;
     assert_eq!(rows(&raw.query(&format!("{sql} LIMIT 3")).await), 3);
     assert_eq!((ended(&stage, "cancelled").await, ended(&stage, "complete").await), (1, 1), "{}", why(&stage).await);
     until_quiet(&stage, &direct).await;

@@ -2,6 +2,11 @@
 
 use crate::harness::{Options, Stage};
 
+fn slow_statements(log: &str) -> Vec<serde_json::Value> {
+    let lines = log.lines().filter(|line| line.contains("slow statement"));
+    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 #[tokio::test]
 async fn a_slow_statement_is_logged_without_its_values_and_a_fast_one_is_not() {
     let options = Options::default().key("log.slow_query_ms", 200).key("log.format", "json");
@@ -13,11 +18,7 @@ async fn a_slow_statement_is_logged_without_its_values_and_a_fast_one_is_not() {
     client.run("INSERT INTO t SELECT 'third secret' FROM pg_sleep(0.25)").await;
     client.run("SELECT pg_sleep(0.25); SELECT 'fourth secret'").await;
     let log = stage.proxy.log_text();
-    let slow: Vec<serde_json::Value> = log
-        .lines()
-        .filter(|line| line.contains("slow statement"))
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let slow = slow_statements(&log);
     let said: Vec<[&str; 3]> =
         slow.iter().map(|line| ["query", "class", "cache"].map(|key| line[key].as_str().unwrap())).collect();
     assert_eq!(
@@ -50,11 +51,7 @@ async fn values_are_logged_if_that_is_wanted() {
     client.one_batch("SELECT 'third', pg_sleep(0.25), 1").await;
     client.run("SELECT pg_sleep(0.25); SELECT 'fourth'").await;
     let log = stage.proxy.log_text();
-    let slow: Vec<serde_json::Value> = log
-        .lines()
-        .filter(|line| line.contains("slow statement"))
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let slow = slow_statements(&log);
     let said: Vec<[Option<&str>; 2]> =
         slow.iter().map(|line| ["sent", "parameters"].map(|key| line[key].as_str())).collect();
     assert_eq!(

@@ -3,30 +3,11 @@
 use super::Span;
 use crate::statement::lexer::{Kind, Token};
 use crate::statement::predicates::{OnlyTable, only_table};
+use crate::statement::scan;
 
-/// Words at which the text is something else, or too much, wherever they stand.
-const REFUSED: [&str; 20] = [
-    "select",
-    "with",
-    "values",
-    "table",
-    "into",
-    "over",
-    "union",
-    "intersect",
-    "except",
-    "tablesample",
-    "lateral",
-    "within",
-    "window",
-    "collate",
-    "grouping",
-    "rollup",
-    "cube",
-    "variadic",
-    "json_arrayagg",
-    "json_objectagg",
-];
+/// Words at which the text is something else, or too much, beside those of every SELECT from one table.
+const REFUSED: [&str; 8] =
+    ["window", "collate", "grouping", "rollup", "cube", "variadic", "json_arrayagg", "json_objectagg"];
 
 /// In the order in which they may come.
 const CLAUSES: [&str; 8] = ["from", "where", "group", "having", "order", "limit", "offset", "fetch"];
@@ -92,7 +73,7 @@ impl Clauses {
                 depth += 1;
             } else if token.is_punctuation(")") || token.is_punctuation("]") {
                 depth = depth.checked_sub(1)?;
-            } else if token.is_any_word(&REFUSED) {
+            } else if token.is_any_word(&scan::REFUSED) || token.is_any_word(&REFUSED) {
                 return None;
             }
             if depth > 0 {
